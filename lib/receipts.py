@@ -1,0 +1,59 @@
+"""The small records that cross process borders: the order for a shard, its receipt, and a sample's failure.
+
+Nothing here imports torch, so the driver, `plan` and `status` stay light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """The order to process one input shard."""
+
+    shard: str
+    """The shard's name: the file name without `.tar`; unique in a run."""
+    url: str
+    attempt: int
+    """1 for the first started attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One sample (or, without an index, one stretch of a damaged shard) that could not be done."""
+
+    shard: str
+    index: int | None
+    key: str | None
+    stage: str
+    """read, decode, invert, segment, discover, edit or encode."""
+    kind: str
+    """A stable word for counting, such as `not_an_image`."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What a worker says of one shard it has brought to a committed state."""
+
+    shard: str
+    attempt: int
+    outcome: Literal["committed", "lost_race"]
+    """lost_race: another writer committed this shard first; nothing of ours counts."""
+    n_in: int
+    n_ok: int
+    n_err: int
+    n_edits: int
+    bytes_in: int
+    bytes_out: int
+    read_s: float
+    """GET, untar and decode of the first batch."""
+    model_s: float
+    """Seconds in which this shard held the model."""
+    wait_s: float
+    """Seconds in which the model was held but waited for decoded images."""
+    write_s: float
+    """Encoding what was left, tar, PUT and commit."""
+    host: str

@@ -1,0 +1,110 @@
+"""What flows through a pipeline: frozen records, each containing its predecessor.
+
+`Sample -> Inverted -> Segmented -> Discovered -> Edited`. A field is never None "until later", so a stage
+that is called in the wrong order is a type error. Tensors stay in the process; between processes go only
+`ShardTask` and `ShardReport`.
+
+Shape suffixes: C channels, H height, W width of the image; L latent channels, Y, X latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lib.direction import Direction
+from lib.images import Geometry
+from lib.receipts import Failure
+
+__all__ = ["Discovered", "Edit", "Edited", "Failure", "Inverted", "Region", "Sample", "Segmented"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One decoded image with the raw side files that later stages read."""
+
+    shard: str
+    index: int
+    key: str
+    image_CHW: Tensor
+    """float32 in [-1, 1], CPU, already at the model's size."""
+    geometry: Geometry
+    files: Mapping[str, bytes]
+    seed: int
+    """hash(fingerprint, shard, index): every random number of this sample comes from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """A sample with its deterministic latents, from the clean side up to the edit timestep only."""
+
+    sample: Sample
+    start_LYX: Tensor
+    """x_t at the edit timestep (the highest grid timestep inside the window), float32, on the model's device."""
+    states_LYX: Mapping[int, Tensor]
+    """x_t at the timesteps that discovery asks for, by timestep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A named part of the image."""
+
+    name: str
+    mask_HW: Tensor
+    """float32 coverage in [0, 1], CPU, image size."""
+    mask_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """An inverted sample with its regions, in the order of the config."""
+
+    inverted: Inverted
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A segmented sample with the directions that the edit stage may use, found here or read from a library."""
+
+    segmented: Segmented
+    directions: tuple[Direction, ...]
+    own: bool
+    """True when the directions were found in this image and must be stored with this shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One edited image and what was measured of it against the unedited reconstruction."""
+
+    region: Region
+    direction: Direction
+    strength: float
+    """In units of the model's mean norm of h."""
+    image_CHW: Tensor
+    """uint8, CPU."""
+    in_change: float
+    """Mean |edited - reconstruction| inside the region, images in [-1, 1]."""
+    out_change: float
+    """The same outside the region."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """All edits of one sample."""
+
+    discovered: Discovered
+    reconstruction_CHW: Tensor
+    """uint8, CPU: the unedited decode of the same latent."""
+    psnr: float
+    """Reconstruction against the input image, dB."""
+    network_evaluations: float
+    """U-Net evaluations spent on decoding this sample, a decoder-only pass counted as a whole one."""
+    edits: tuple[Edit, ...] = field(default=())
+
+    @property
+    def sample(self) -> Sample:
+        """The sample at the bottom of the chain."""
+        return self.discovered.segmented.inverted.sample

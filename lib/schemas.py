@@ -1,0 +1,118 @@
+"""The Arrow schemas of everything a run leaves: the files are the public API.
+
+Every file carries `deltah_schema` (the version below) in its schema metadata. Vectors are Arrow
+`fixed_shape_tensor`, which every reader sees at least as a fixed-size list.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised whenever a column changes its name, type or meaning; part of the fingerprint."""
+
+_METADATA = {"deltah_schema": str(SCHEMA_VERSION)}
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+EDITS = pa.schema(
+    [
+        _required("shard", pa.string()),
+        _required("index", pa.int32()),  # position of the sample in its shard
+        _required("key", pa.string()),  # the sample's label in the input shard
+        _required("edit", pa.int32()),  # position of the edit within the sample
+        _required("image", pa.string()),  # file under images/
+        _required("member", pa.string()),  # name of the edited image inside that tar
+        _required("sha256", pa.string()),  # of the edited image's encoded bytes
+        _required("region", pa.string()),
+        _required("mask_sha256", pa.string()),
+        _required("mask_area", pa.float32()),  # fraction of the image
+        _required("direction", pa.string()),  # id in directions/ or in the library
+        _required("rank", pa.int32()),  # 0 is the direction with the largest singular value
+        _required("strength", pa.float32()),  # in units of the model's mean norm of h
+        _required("injection", pa.string()),
+        _required("t_high", pa.int32()),  # first and last edited timestep
+        _required("t_low", pa.int32()),
+        _required(
+            "in_change", pa.float32()
+        ),  # mean |edited - reconstruction| in the region, images in [-1, 1]
+        _required("out_change", pa.float32()),  # the same outside
+        _required("roir", pa.float32()),  # out_change / in_change
+        _required("psnr", pa.float32()),  # of the sample's reconstruction, dB
+        _required(
+            "network_evaluations", pa.float32()
+        ),  # inversion and decoding of the whole sample
+        _required("source_width", pa.int32()),  # of the input image after EXIF rotation, pixels
+        _required("source_height", pa.int32()),
+        _required("crop_left", pa.int32()),
+        _required("crop_top", pa.int32()),
+        _required("crop_width", pa.int32()),
+        _required("crop_height", pa.int32()),
+    ],
+    metadata=_METADATA,
+)
+"""One row an edit: commit/<shard>.parquet and manifest/*.parquet."""
+
+ERRORS = pa.schema(
+    [
+        _required("shard", pa.string()),
+        pa.field("index", pa.int32()),  # null: a stretch of the shard that could not be read
+        pa.field("key", pa.string()),
+        _required("stage", pa.string()),
+        _required("kind", pa.string()),
+        _required("message", pa.string()),
+    ],
+    metadata=_METADATA,
+)
+"""One row a sample that could not be done: errors/<shard>-<sha16>.parquet."""
+
+
+def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema:
+    """Schema of a directions file whose vectors have `vector_shape` = (S, C, Y, X) and `dtype` float16 or float32."""
+    value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    return pa.schema(
+        [
+            _required(
+                "id", pa.string()
+            ),  # sha256 of vector, space, layer, model and timesteps; 16 hex digits
+            _required(
+                "vector",
+                pa.fixed_shape_tensor(value, vector_shape, dim_names=("step", "channel", "y", "x")),
+            ),
+            _required("space", pa.string()),  # h or x
+            _required("h_layer", pa.string()),
+            _required("model", pa.string()),  # sha256 of the weights
+            _required(
+                "timesteps", pa.list_(pa.int32())
+            ),  # of discovery, one for every step of the vector
+            _required("method", pa.string()),
+            _required("parameters", pa.string()),  # JSON
+            _required("region", pa.string()),
+            _required("mask_sha256", pa.string()),
+            _required("shard", pa.string()),
+            _required("index", pa.int32()),
+            _required("key", pa.string()),
+            _required("rank", pa.int32()),
+            _required("singular_value", pa.float32()),
+            _required(
+                "gap", pa.float32()
+            ),  # next singular value / this one; near 1 the direction is ill-defined
+            _required("residual", pa.float32()),  # |J^T u - s v| / s
+            _required(
+                "angle", pa.float32()
+            ),  # estimated sine of the angle to the true singular subspace
+            _required("converged", pa.bool_()),
+            _required("jvp_count", pa.int32()),  # spent on this image's regions together
+            _required("vjp_count", pa.int32()),
+            _required("sign_rule", pa.string()),
+            _required(
+                "h_norm", pa.float32()
+            ),  # mean norm of h at the timestep: the unit of strength
+            _required("parents", pa.list_(pa.string())),  # ids, for combinations
+            pa.field("label", pa.string()),
+        ],
+        metadata=_METADATA,
+    )
