@@ -71,7 +71,9 @@ ERRORS = pa.schema(
 
 
 def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema:
-    """Schema of a directions file whose vectors have `vector_shape` = (S, C, Y, X) and `dtype` float16 or float32."""
+    """Schema of a directions file whose vectors have `vector_shape` = (S, C, Y, X) and `dtype`
+    float16 or float32.
+    """
     value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
     return pa.schema(
         [
@@ -116,3 +118,26 @@ def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema
         ],
         metadata=_METADATA,
     )
+
+
+def directions_like(schema: pa.Schema) -> pa.Schema:
+    """The `directions` schema of the shape and dtype that the `vector` column of `schema` has.
+
+    Raises:
+        ValueError: there is no such column, or it is not a fixed_shape_tensor of four dimensions
+            over float16 or float32.
+
+    """
+    kind = schema.field("vector").type if "vector" in schema.names else None
+    values = {pa.float16(): "float16", pa.float32(): "float32"}
+    if (
+        not isinstance(kind, pa.FixedShapeTensorType)
+        or len(kind.shape) != 4
+        or kind.value_type not in values
+    ):
+        raise ValueError(
+            "expected a column `vector` of fixed_shape_tensor (steps, channels, y, x) over"
+            f" float16 or float32, got {kind}"
+        )
+    steps, channels, y, x = kind.shape
+    return directions((steps, channels, y, x), values[kind.value_type])
