@@ -1,4 +1,4 @@
-"""The commit record: what the footer of commit/<shard>.parquet says of a shard, and how to read it."""
+"""The commit record: the footer of commit/<shard>.parquet, and how to read it."""
 
 from __future__ import annotations
 

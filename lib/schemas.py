@@ -18,43 +18,45 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
-EDITS = pa.schema(
-    [
-        _required("shard", pa.string()),
-        _required("index", pa.int32()),  # position of the sample in its shard
-        _required("key", pa.string()),  # the sample's label in the input shard
-        _required("edit", pa.int32()),  # position of the edit within the sample
-        _required("image", pa.string()),  # file under images/
-        _required("member", pa.string()),  # name of the edited image inside that tar
-        _required("sha256", pa.string()),  # of the edited image's encoded bytes
-        _required("region", pa.string()),
-        _required("mask_sha256", pa.string()),
-        _required("mask_area", pa.float32()),  # fraction of the image
-        _required("direction", pa.string()),  # id in directions/ or in the library
-        _required("rank", pa.int32()),  # 0 is the direction with the largest singular value
-        _required("strength", pa.float32()),  # in units of the model's mean norm of h
-        _required("injection", pa.string()),
-        _required("t_high", pa.int32()),  # first and last edited timestep
-        _required("t_low", pa.int32()),
-        _required(
-            "in_change", pa.float32()
-        ),  # mean |edited - reconstruction| in the region, images in [-1, 1]
-        _required("out_change", pa.float32()),  # the same outside
-        _required("roir", pa.float32()),  # out_change / in_change
-        _required("psnr", pa.float32()),  # of the sample's reconstruction, dB
-        _required(
-            "network_evaluations", pa.float32()
-        ),  # inversion and decoding of the whole sample
-        _required("source_width", pa.int32()),  # of the input image after EXIF rotation, pixels
-        _required("source_height", pa.int32()),
-        _required("crop_left", pa.int32()),
-        _required("crop_top", pa.int32()),
-        _required("crop_width", pa.int32()),
-        _required("crop_height", pa.int32()),
-    ],
-    metadata=_METADATA,
+_EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("shard", pa.string(), "name of the input shard"),
+    ("index", pa.int32(), "position of the sample in its shard, from 0"),
+    ("key", pa.string(), "the sample's label in the input shard"),
+    ("edit", pa.int32(), "position of the edit within the sample, from 0"),
+    ("image", pa.string(), "tar under images/"),
+    ("member", pa.string(), "name of the edited image inside that tar"),
+    ("sha256", pa.string(), "of the edited image's encoded bytes"),
+    ("region", pa.string(), "name of the region the direction belongs to"),
+    ("mask_sha256", pa.string(), "of the region's mask"),
+    ("mask_area", pa.float32(), "fraction of the image that the mask covers"),
+    ("direction", pa.string(), "id in directions/ or in the library"),
+    ("rank", pa.int32(), "0 is the direction with the largest singular value"),
+    ("strength", pa.float32(), "shift in units of the model's mean norm of h"),
+    ("injection", pa.string(), "asymmetric (only the predicted x_0 sees the shift) or symmetric"),
+    ("t_high", pa.int32(), "first (noisiest) edited timestep"),
+    ("t_low", pa.int32(), "last edited timestep"),
+    (
+        "in_change",
+        pa.float32(),
+        "mean abs(edited - reconstruction) in the region, images in [-1, 1]",
+    ),
+    ("out_change", pa.float32(), "the same outside the region"),
+    ("roir", pa.float32(), "out_change / in_change; smaller is more local"),
+    ("psnr", pa.float32(), "of the sample's unedited reconstruction, dB"),
+    ("network_evaluations", pa.float32(), "inversion and decoding of the whole sample"),
+    ("source_width", pa.int32(), "of the input image after EXIF rotation, pixels"),
+    ("source_height", pa.int32(), "of the input image after EXIF rotation, pixels"),
+    ("crop_left", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_top", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_width", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_height", pa.int32(), "the part of the input image that was used, pixels"),
 )
-"""One row an edit: commit/<shard>.parquet and manifest/*.parquet."""
+
+EDITS = pa.schema([_required(name, kind) for name, kind, _ in _EDIT_COLUMNS], metadata=_METADATA)
+"""One row an edit, sorted by (index, edit): commit/<shard>.parquet and manifest/edits-*.parquet."""
+
+EDIT_MEANINGS = {name: meaning for name, _, meaning in _EDIT_COLUMNS}
+"""Column of EDITS -> what it says, for the dataset card."""
 
 ERRORS = pa.schema(
     [
@@ -67,7 +69,7 @@ ERRORS = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""One row a sample that could not be done: errors/<shard>-<sha16>.parquet."""
+"""One row a sample that could not be done: errors/<shard>-<sha16>.parquet, manifest/errors-*."""
 
 
 def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema:

@@ -1,0 +1,72 @@
+"""The dataset card (README.md of a run): what the folder holds, how it was made, how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lib import schemas
+from lib.run_index import RunIndex
+
+
+def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
+    """Markdown with a YAML head, as dataset hubs read it; no date, so the same run makes the same
+    card.
+
+    `run` is what run.json holds. Its config may be of any shape: what is not there is not
+    mentioned.
+    """
+    environment = Environment(
+        loader=PackageLoader("lib"),
+        autoescape=False,  # Markdown; every foreign text goes through `code`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _code
+    config = run["config"]
+    output = config.get("output", {})
+    extension = {"jpeg": "jpg"}.get(output.get("format", "png"), output.get("format", "png"))
+    return environment.get_template("dataset-card.md.j2").render(
+        index=index,
+        totals=index["totals"],
+        has_errors=any(file["name"].startswith("errors-") for file in index["manifest"]),
+        own_directions=any(entry["directions"] for entry in index["shards"]),
+        columns=[(field.name, _type_name(field.type)) for field in schemas.EDITS],
+        meanings=schemas.EDIT_MEANINGS,
+        image_field=f"edited.{extension}" if output.get("layout") == "pairs" else extension,
+        pairs=output.get("layout") == "pairs",
+        extension=extension,
+        model=config.get("model", {}).get("checkpoint"),
+        settings=_settings(config),
+        versions=run["versions"],
+        git_commit=run["git_commit"],
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The leaves of what shapes the pixels, by dotted path."""
+    sections = ("model", "grid", "invert", "segment", "discover", "edit")
+    return [
+        (path, str(value)) for name in sections for path, value in _leaves(config.get(name), name)
+    ]
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [leaf for key in value for leaf in _leaves(value[key], f"{path}.{key}")]
+    return [] if value is None else [(path, value)]
+
+
+def _type_name(kind: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _code(text: object) -> str:
+    """`text` as inline code that cannot leave its table cell."""
+    plain = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{plain}`"

@@ -1,0 +1,90 @@
+"""index.json: totals of a finalized run and an entry per shard, for readers without Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypedDict
+
+from lib import storage
+from lib.run_folder import RunFolder
+
+INDEX_VERSION = 1
+"""Raised whenever index.json changes its fields or their meaning."""
+
+
+class ShardEntry(TypedDict):
+    """One committed shard. A file name of "" means that there is no such file."""
+
+    shard: str
+    samples: int
+    errors: int
+    edits: int
+    image: str
+    image_bytes: int
+    image_sha256: str
+    directions: str
+    directions_bytes: int
+    directions_sha256: str
+
+
+class ManifestFile(TypedDict):
+    """One Parquet file under manifest/."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Totals(TypedDict):
+    """Sums over the committed shards."""
+
+    shards: int
+    quarantined: int
+    samples: int
+    errors: int
+    edits: int
+    image_bytes: int
+    directions_bytes: int
+
+
+class RunIndex(TypedDict):
+    """The whole of index.json."""
+
+    v: int
+    fingerprint: str
+    totals: Totals
+    regions: Mapping[str, int]
+    """Region -> edits."""
+    error_kinds: Mapping[str, int]
+    """Kind -> rows under errors/, unreadable stretches of shards included."""
+    manifest: list[ManifestFile]
+    quarantined: Mapping[str, str]
+    """Shard -> reason."""
+    shards: list[ShardEntry]
+
+
+def read_index(folder: RunFolder) -> RunIndex | None:
+    """index.json, or None before the first finalize.
+
+    Raises:
+        ValueError: it is of another version.
+
+    """
+    try:
+        index: RunIndex = json.loads(storage.read_bytes(folder.index_url))
+    except FileNotFoundError:
+        return None
+    if index.get("v") != INDEX_VERSION:
+        raise ValueError(
+            f"{storage.redact(folder.index_url)}: expected version {INDEX_VERSION}, got"
+            f" {index.get('v')}; run `deltah finalize` again"
+        )
+    return index
+
+
+def write_index(folder: RunFolder, index: RunIndex) -> None:
+    """Replace index.json; the bytes depend on `index` alone."""
+    text = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    storage.replace(folder.index_url, text.encode())

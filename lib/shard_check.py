@@ -1,0 +1,190 @@
+"""One committed shard held against its own files: counts, indices, sizes, and with `deep` every
+hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lib import parquet, schemas, storage
+from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
+from lib.run_folder import RunFolder
+from lib.tar_reader import read_members
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFinding:
+    """What is wrong with one committed shard, and what it counts."""
+
+    shard: str
+    readable: bool
+    n_ok: int
+    n_err: int
+    n_edits: int
+    files: tuple[str, ...]
+    """The files it names, such as `images/<name>`."""
+    problems: tuple[str, ...]
+
+
+def check_shard(folder: RunFolder, shard: str, fingerprint: str, *, deep: bool) -> ShardFinding:
+    """Everything that must hold of one commit, given the run's fingerprint."""
+    try:
+        record, rows = read_commit_rows(folder.commit_url(shard))
+    except (CommitDamageError, FileNotFoundError) as error:
+        return ShardFinding(shard, False, 0, 0, 0, (), (f"shard {shard}: {error}",))
+    problems = _footer_problems(record, rows, shard, fingerprint)
+    problems += _sample_problems(folder, record, rows)
+    named = (
+        ("images", record.image, record.image_bytes, record.image_sha256),
+        ("directions", record.directions, record.directions_bytes, record.directions_sha256),
+        ("errors", record.errors, record.errors_bytes, record.errors_sha256),
+    )
+    for kind, name, size, sha256 in named:
+        if name:
+            found = file_problems(
+                folder.url(kind, name), f"{kind}/{name}", size, sha256 if deep else None
+            )
+            problems += [f"shard {shard}: {problem}" for problem in found]
+            if deep and not found and kind == "images":
+                problems += _image_problems(folder.url(kind, name), record, rows)
+            if deep and not found and kind == "directions":
+                problems += _direction_problems(folder.url(kind, name), record, rows)
+    files = tuple(f"{kind}/{name}" for kind, name, _, _ in named if name)
+    return ShardFinding(
+        shard, True, record.n_ok, record.n_err, rows.num_rows, files, tuple(problems)
+    )
+
+
+def file_problems(url: str, name: str, size: int, sha256: str | None) -> list[str]:
+    """Whether a file is there with its size, and if `sha256` is given with its content."""
+    try:
+        found = storage.info(url).size
+        if found != size:
+            return [f"{name} should have {size} bytes, has {found}"]
+        if sha256 is not None and hashlib.sha256(storage.read_bytes(url)).hexdigest() != sha256:
+            return [f"{name} does not have the content whose sha256 is {sha256}"]
+    except FileNotFoundError:
+        return [f"{name} is missing"]
+    return []
+
+
+def _footer_problems(
+    record: CommitRecord, rows: pa.Table, shard: str, fingerprint: str
+) -> list[str]:
+    problems = []
+    if record.fingerprint != fingerprint:
+        problems.append(
+            f"shard {shard}: its commit was made with fingerprint {record.fingerprint[:16]}, the"
+            f" run"
+            f" has {fingerprint[:16]}"
+        )
+    others = sorted({record.shard, *rows["shard"].unique().to_pylist()} - {shard})
+    if others:
+        problems.append(f"shard {shard}: its commit speaks of other shards: {_some(others)}")
+    if rows.num_rows != record.n_edits:
+        problems.append(
+            f"shard {shard}: its commit counts {record.n_edits} edits and has {rows.num_rows} rows"
+        )
+    images = set(rows["image"].unique().to_pylist()) - {record.image}
+    if images:
+        problems.append(
+            f"shard {shard}: rows name {_some(sorted(images))} instead of {record.image}"
+        )
+    if record.n_ok + record.n_err != record.n_in:
+        problems.append(
+            f"shard {shard}: {record.n_ok} samples ok and {record.n_err} in error do not make"
+            f" {record.n_in}"
+        )
+    return problems
+
+
+def _sample_problems(folder: RunFolder, record: CommitRecord, rows: pa.Table) -> list[str]:
+    shard = record.shard
+    pairs = Counter(zip(rows["index"].to_pylist(), rows["edit"].to_pylist(), strict=True))
+    problems = [
+        f"shard {shard}: edit {edit} of sample {index} stands in the commit {count} times"
+        for (index, edit), count in sorted(pairs.items())
+        if count > 1
+    ]
+    ok = {index for index, _ in pairs}
+    failed: list[int] = []
+    if record.errors:
+        url = folder.url("errors", record.errors)
+        try:
+            table = parquet.decode(storage.read_bytes(url), url)
+        except FileNotFoundError:  # said by the check of files
+            return problems
+        except parquet.ParquetError as error:
+            return [*problems, f"shard {shard}: {error}"]
+        if not table.schema.equals(schemas.ERRORS):
+            return [*problems, f"shard {shard}: errors/{record.errors} has other columns"]
+        failed = [index for index in table["index"].to_pylist() if index is not None]
+        if set(table["shard"].to_pylist()) != {shard}:
+            problems.append(f"shard {shard}: errors/{record.errors} speaks of other shards")
+    twice = sorted(index for index, count in Counter(failed).items() if count > 1)
+    if twice:
+        problems.append(f"shard {shard}: {_samples(twice)} more than once in errors")
+    both = sorted(ok.intersection(failed))
+    if both:
+        problems.append(f"shard {shard}: {_samples(both)} in the commit and in errors")
+    whole = set(range(record.n_in))
+    neither = sorted(whole - ok - set(failed))
+    if neither:
+        problems.append(f"shard {shard}: {_samples(neither)} neither in the commit nor in errors")
+    beyond = sorted((ok | set(failed)) - whole)
+    if beyond:
+        problems.append(f"shard {shard}: {_samples(beyond)} beyond its {record.n_in} samples")
+    if (len(ok), len(failed)) != (record.n_ok, record.n_err):
+        problems.append(
+            f"shard {shard}: its commit counts {record.n_ok} samples ok and {record.n_err} in"
+            f" error,"
+            f" its rows {len(ok)} and {len(failed)}"
+        )
+    return problems
+
+
+def _image_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]:
+    contents = read_members(storage.read_bytes(url), max_bytes=record.image_bytes)
+    if contents.damage is not None:
+        return [f"shard {record.shard}: images/{record.image} is damaged: {contents.damage}"]
+    hashes = {member.name: hashlib.sha256(member.data).hexdigest() for member in contents.members}
+    return [
+        f"shard {record.shard}: {name} in images/{record.image} "
+        + ("is missing" if name not in hashes else f"does not have the sha256 {sha256}")
+        for name, sha256 in zip(rows["member"].to_pylist(), rows["sha256"].to_pylist(), strict=True)
+        if hashes.get(name) != sha256
+    ]
+
+
+def _direction_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]:
+    if not record.own_directions:
+        return []
+    try:
+        known = set(parquet.decode(storage.read_bytes(url), url)["id"].to_pylist())
+    except parquet.ParquetError as error:
+        return [f"shard {record.shard}: {error}"]
+    unknown = sorted(set(rows["direction"].to_pylist()) - known)
+    if unknown:
+        return [
+            f"shard {record.shard}: rows use directions that directions/{record.directions} lacks:"
+            f" {_some(unknown)}"
+        ]
+    return []
+
+
+def _samples(indices: Sequence[int]) -> str:
+    if len(indices) == 1:
+        return f"sample {indices[0]} stands"
+    return f"samples {_some([str(index) for index in indices])} stand"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
