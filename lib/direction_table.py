@@ -1,0 +1,99 @@
+"""Directions to and from Parquet, the exchange format of direction libraries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from lib import schemas, storage
+from lib.direction import Direction
+from lib.library_files import library_files
+from lib.problems import ConfigProblem
+
+_PLAIN = (
+    "id", "space", "h_layer", "model", "method", "region", "mask_sha256", "shard", "index", "key",
+    "rank", "singular_value", "gap", "residual", "angle", "converged", "jvp_count", "vjp_count",
+    "sign_rule", "h_norm", "label",
+)  # fmt: skip
+
+
+def to_table(directions: Sequence[Direction], dtype: str) -> pa.Table:
+    """A table of `schemas.directions`; all vectors must have one shape."""
+    shape = tuple(directions[0].vector_SCYX.shape)
+    schema = schemas.directions(shape, dtype)
+    vectors = np.stack([d.vector_SCYX.numpy() for d in directions]).astype(dtype)
+    columns: dict[str, pa.Array] = {
+        name: pa.array([getattr(d, name) for d in directions], schema.field(name).type)
+        for name in _PLAIN
+    }
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), int(np.prod(shape)))
+    columns["vector"] = pa.ExtensionArray.from_storage(schema.field("vector").type, flat)
+    columns["parameters"] = pa.array([json.dumps(d.parameters, sort_keys=True) for d in directions])
+    columns["timesteps"] = pa.array([d.timesteps for d in directions], pa.list_(pa.int32()))
+    columns["parents"] = pa.array([d.parents for d in directions], pa.list_(pa.string()))
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def from_table(table: pa.Table) -> Iterator[Direction]:
+    """The directions of a table written by `to_table`, in its order."""
+    shape = table.schema.field("vector").type.shape
+    for row in range(table.num_rows):
+        record = {name: table.column(name)[row].as_py() for name in _PLAIN}
+        vector = table.column("vector").combine_chunks()[row].to_numpy().astype(np.float32)
+        yield Direction(
+            vector_SCYX=torch.from_numpy(vector.reshape(shape).copy()),
+            parameters=json.loads(table.column("parameters")[row].as_py()),
+            timesteps=tuple(table.column("timesteps")[row].as_py()),
+            parents=tuple(table.column("parents")[row].as_py()),
+            **record,
+        )
+
+
+def read_library(
+    path: str,
+    *,
+    ids: Sequence[str],
+    regions: Sequence[str],
+    max_rank: int,
+    max_directions: int,
+    model: str,
+    h_layer: str,
+    h_shape: tuple[int, int, int],
+) -> tuple[Direction, ...]:
+    """The matching directions of a library, in file order, the same content once.
+
+    Raises:
+        ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h shape.
+    """
+    found: dict[str, Direction] = {}
+    for url in library_files(path):
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
+        keep = [
+            (not ids or i in ids) and (bool(ids) or r in regions) and (bool(ids) or k < max_rank)
+            for i, r, k in zip(
+                *(table.column(c).to_pylist() for c in ("id", "region", "rank")), strict=True
+            )
+        ]
+        for direction in from_table(table.filter(pa.array(keep))):
+            _check(direction, model, h_layer, h_shape)
+            found.setdefault(direction.id, direction)
+    missing = sorted(set(ids) - set(found))
+    if missing or not found:
+        wanted = f"ids {missing}" if missing else f"regions {list(regions)}, max_rank {max_rank}"
+        raise ConfigProblem(f"discover.path: the library {storage.redact(path)} has no {wanted}")
+    return tuple(found.values())[:max_directions]
+
+
+def _check(direction: Direction, model: str, h_layer: str, h_shape: tuple[int, int, int]) -> None:
+    shape = tuple(direction.vector_SCYX.shape[1:])
+    if (direction.model, direction.h_layer, shape) != (model, h_layer, h_shape):
+        raise ConfigProblem(
+            f"discover.path: direction {direction.id} is of model {direction.model[:12]}, layer"
+            f" {direction.h_layer}, h {shape}; this run has model {model[:12]}, layer {h_layer},"
+            f" h {h_shape}"
+        )

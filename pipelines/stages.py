@@ -1,0 +1,132 @@
+"""From a config to the four loaded stages: the one place where options meet models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lib.calibration import calibrate
+from lib.checkpoint import open_checkpoint, weights_sha256
+from lib.direction_table import read_library
+from lib.grid import make_grid, window_nodes
+from lib.problems import ConfigProblem
+from lib.run_folder import RunFolder
+from lib.unet2d import load_denoiser
+from pipelines.config import LibraryDiscovery, MaskFile, RunConfig
+from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
+from tasks.edit import Editor
+from tasks.invert import Inverter
+from tasks.segment import MaskSource, Segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """invert -> segment -> discover -> edit, loaded and ready."""
+
+    image_size: int
+    invert: Inverter
+    segment: Segmenter
+    discover: JacobianDiscoverer | LibraryDiscoverer
+    edit: Editor
+
+
+def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
+    """Load the model, calibrate it once for the run, and make the stages.
+
+    Raises:
+        ModelProblem: the checkpoint cannot be used.
+        ConfigProblem: the config asks for what this model or library cannot do.
+    """
+    checkpoint = open_checkpoint(config.model.checkpoint)
+    model = weights_sha256(checkpoint)
+    grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
+    nodes = window_nodes(grid.timesteps, config.edit.window)
+    if not nodes:
+        raise empty_window(config, grid.timesteps)
+    denoiser = load_denoiser(checkpoint, _device(config.execution.device), config.model.h_layer)
+    h_norms = calibrate(folder.url("model.json"), denoiser, grid, model)
+    discover: JacobianDiscoverer | LibraryDiscoverer
+    kept: frozenset[int] = frozenset()
+    if isinstance(config.discover, LibraryDiscovery):
+        discover = LibraryDiscoverer(
+            read_library(
+                config.discover.path,
+                ids=config.discover.ids,
+                regions=config.discover.regions or tuple(config.segment.regions),
+                max_rank=config.discover.max_rank,
+                max_directions=config.discover.max_directions,
+                model=model,
+                h_layer=config.model.h_layer,
+                h_shape=denoiser.h_shape,
+            )
+        )
+    else:
+        node = grid.nearest_node(config.discover.timestep)
+        kept = frozenset({node})
+        discover = JacobianDiscoverer(
+            denoiser,
+            grid,
+            node=node,
+            directions=config.discover.directions,
+            tolerance=config.discover.tolerance,
+            max_rounds=config.discover.max_rounds,
+            chunk=config.discover.chunk,
+            model=model,
+            h_layer=config.model.h_layer,
+            h_norms=h_norms,
+            vector_dtype=config.output.vector_dtype,
+        )
+    return Stages(
+        image_size=denoiser.image_size,
+        invert=Inverter(
+            denoiser,
+            grid,
+            last=nodes[0],
+            keep=kept,
+            refinements=config.invert.refinements,
+            batch_size=config.invert.batch_size,
+        ),
+        segment=Segmenter(
+            mask_sources(config),
+            size=denoiser.image_size,
+            min_area=config.segment.min_area,
+            max_area=config.segment.max_area,
+            max_pixels=config.input.max_pixels,
+        ),
+        discover=discover,
+        edit=Editor(
+            denoiser,
+            grid,
+            window=config.edit.window,
+            injection=config.edit.injection,
+            strengths=config.edit.strengths,
+            batch_size=config.edit.batch_size,
+            h_norms=h_norms,
+        ),
+    )
+
+
+def mask_sources(config: RunConfig) -> dict[str, MaskSource]:
+    """Every region's side file or box."""
+    return {
+        name: source.file if isinstance(source, MaskFile) else source.box
+        for name, source in config.segment.regions.items()
+    }
+
+
+def empty_window(config: RunConfig, timesteps: tuple[int, ...]) -> ConfigProblem:
+    """The sentence for a window that holds no grid timestep."""
+    high, low = config.edit.window
+    return ConfigProblem(
+        f"edit.window: expected a window that holds a timestep of the grid"
+        f" ({timesteps[0]}, {timesteps[1]}, ... {timesteps[-1]}), got [{high}, {low}]"
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigProblem("execution.device: expected a CUDA device, but torch sees none here")
+    return torch.device(name)

@@ -1,0 +1,67 @@
+"""The worker that holds one model: the same class on a cluster and in this process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from lib.receipts import ShardReport, ShardTask
+from lib.run_folder import RunFolder
+from pipelines.config import RunConfig
+from pipelines.edit_dataset import EditDataset
+from pipelines.stages import build_stages
+
+_CODEC_THREADS = 3
+_log = logging.getLogger(__name__)
+
+
+class ShardWorker:
+    """Loads the model once and processes shards; two `run` calls at once overlap.
+
+    Raises on construction `lib.problems.Problem` for a checkpoint or library that cannot be used.
+    """
+
+    def __init__(self, config_json: str, fingerprint: str) -> None:
+        config = RunConfig.model_validate_json(config_json)
+        torch.set_num_threads(config.execution.threads_per_worker)
+        folder = RunFolder(config.output.folder)
+        self._steps = itertools.count(1)
+        self._done = 0
+        self._pool = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
+        self._pipeline = EditDataset(
+            config,
+            fingerprint,
+            folder,
+            build_stages(config, folder),
+            pool=self._pool,
+            progress=self._advance,
+        )
+
+    def run(self, task: ShardTask) -> ShardReport:
+        """Process one shard; see `EditDataset.run_shard` for what it raises."""
+        report = self._pipeline.run_shard(task)
+        _log.info(
+            "%s: %s, %d in, %d ok, %d errors, %d edits, read %.2f s, model %.2f s (waited %.2f s),"
+            " write %.2f s",
+            report.shard,
+            report.outcome,
+            report.n_in,
+            report.n_ok,
+            report.n_err,
+            report.n_edits,
+            report.read_s,
+            report.model_s,
+            report.wait_s,
+            report.write_s,
+        )
+        return report
+
+    def images_done(self) -> int:
+        """A number that grows with every stage of every image: the heartbeat."""
+        return self._done
+
+    def _advance(self) -> None:
+        self._done = next(self._steps)

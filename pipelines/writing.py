@@ -1,0 +1,138 @@
+"""What a shard's edits become: encoded members of the output tar, rows of the manifest, stored directions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from lib import schemas
+from lib.direction import Direction
+from lib.direction_table import to_table
+from lib.images import encode
+from lib.records import Edit, Edited
+from lib.tar_writer import write_tar
+from pipelines.config import Output
+
+_EXTENSION = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+Encoded = tuple[list[tuple[str, bytes]], list[dict[str, Any]]]
+"""Tar members and manifest rows of one sample."""
+
+
+class ShardWriter:
+    """Encodes samples on `pool` while the model goes on, and keeps them in input order."""
+
+    def __init__(
+        self, options: Output, *, injection: str, window: tuple[int, int], inversion: int, pool: Executor
+    ) -> None:
+        self._options = options
+        self._injection = injection
+        self._window = window
+        """Highest and lowest edited timestep."""
+        self._inversion = inversion
+        """Network evaluations of inverting one image."""
+        self._pool = pool
+        self._encoded: list[Future[Encoded]] = []
+        self._directions: list[Direction] = []
+
+    def add(self, edited: Edited) -> None:
+        """Take one sample; returns at once."""
+        self._encoded.append(self._pool.submit(self._encode, edited))
+        if edited.discovered.own:
+            self._directions.extend(edited.discovered.directions)
+
+    def finish(self) -> tuple[bytes, pa.Table, pa.Table | None]:
+        """The tar (empty bytes without any edit), the manifest rows and the directions found here."""
+        members: list[tuple[str, bytes]] = []
+        rows: list[dict[str, Any]] = []
+        for future in self._encoded:
+            sample_members, sample_rows = future.result()
+            members += sample_members
+            rows += sample_rows
+        directions = (
+            to_table(self._directions, self._options.vector_dtype) if self._directions else None
+        )
+        table = pa.Table.from_pylist(rows, schema=schemas.EDITS)
+        return write_tar(members) if members else b"", table, directions
+
+    def _encode(self, edited: Edited) -> Encoded:
+        sample = edited.sample
+        extension = _EXTENSION[self._options.format]
+        pairs = self._options.layout == "pairs"
+        original = self._image(_bytes_of(sample.image_CHW)) if pairs else b""
+        masks = {e.region.name: _mask_png(e.region.mask_HW) for e in edited.edits} if pairs else {}
+        members, rows = [], []
+        for position, edit in enumerate(edited.edits):
+            # The key ends at the first dot, so a dot of the shard's name must not get into it.
+            key = f"{sample.shard.replace('.', '-')}-{sample.index:06d}-{position:03d}"
+            image = self._image(edit.image_CHW)
+            row = self._row(edited, edit, position, hashlib.sha256(image).hexdigest())
+            row["member"] = f"{key}.edited.{extension}" if pairs else f"{key}.{extension}"
+            if pairs:
+                members += [
+                    (row["member"], image),
+                    (f"{key}.json", _side_json(row)),
+                    (f"{key}.mask.png", masks[edit.region.name]),
+                    (f"{key}.original.{extension}", original),
+                ]
+            else:
+                members += [(f"{key}.json", _side_json(row)), (row["member"], image)]
+            rows.append(row)
+        return members, rows
+
+    def _image(self, image_CHW: Tensor) -> bytes:
+        pixels_HWC = np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy())
+        return encode(pixels_HWC, self._options.format, self._options.quality)
+
+    def _row(self, edited: Edited, edit: Edit, position: int, sha256: str) -> dict[str, Any]:
+        sample, geometry = edited.sample, edited.sample.geometry
+        return {
+            "shard": sample.shard,
+            "index": sample.index,
+            "key": sample.key,
+            "edit": position,
+            "image": "",
+            "sha256": sha256,
+            "region": edit.region.name,
+            "mask_sha256": edit.region.mask_sha256,
+            "mask_area": float(edit.region.mask_HW.mean()),
+            "direction": edit.direction.id,
+            "rank": edit.direction.rank,
+            "strength": edit.strength,
+            "injection": self._injection,
+            "t_high": self._window[0],
+            "t_low": self._window[1],
+            "in_change": edit.in_change,
+            "out_change": edit.out_change,
+            "roir": edit.out_change / max(edit.in_change, 1e-9),
+            "psnr": edited.psnr,
+            "network_evaluations": self._inversion + edited.network_evaluations,
+            "source_width": geometry.width,
+            "source_height": geometry.height,
+            "crop_left": geometry.crop_left,
+            "crop_top": geometry.crop_top,
+            "crop_width": geometry.crop_width,
+            "crop_height": geometry.crop_height,
+        }
+
+
+def _side_json(row: Mapping[str, Any]) -> bytes:
+    """The row without what the reader of a tar already holds."""
+    kept = {k: v for k, v in row.items() if k not in ("image", "member", "sha256")}
+    rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in kept.items()}
+    return (json.dumps(rounded, sort_keys=True) + "\n").encode()
+
+
+def _bytes_of(image_CHW: Tensor) -> Tensor:
+    return ((image_CHW + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def _mask_png(mask_HW: Tensor) -> bytes:
+    grey_HW = (mask_HW * 255).round().byte()
+    return encode(np.ascontiguousarray(grey_HW.expand(3, -1, -1).permute(1, 2, 0).numpy()), "png", 100)
