@@ -1,0 +1,1 @@
+"""The demo: faces of known factors, a small diffusion model of them, and a reader of factors."""
