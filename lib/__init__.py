@@ -1,0 +1,1 @@
+"""What is true without a pipeline: records, storage, commits, diffusion maths, models."""

@@ -1,12 +1,14 @@
 """The model's mean norm of h at every grid timestep: the unit in which strengths are given.
 
-Measured on the model's own samples from seeded noise, so it belongs to the model and the grid alone and a
-strength means the same in every run. The first worker of a run stores it in `model.json`; all read it back.
+Measured on the model's own samples from seeded noise, so it belongs to the model and the grid
+alone and a strength means the same in every run. The first worker of a run stores it in
+`model.json`; all read it back.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import torch
 
@@ -56,9 +58,7 @@ def calibrate(url: str, denoiser: Denoiser, grid: Grid, weights_sha256: str) -> 
             "constant_eps_round_trip": error,
             "h_norm": {str(t): round(n, 6) for t, n in sorted(norms.items())},
         }
-        try:
+        with suppress(FileExistsError):  # another worker measured the same
             storage.create(url, (json.dumps(record, indent=1) + "\n").encode())
-        except FileExistsError:
-            pass  # another worker measured the same
     stored = json.loads(storage.read_bytes(url))
     return {int(t): float(n) for t, n in stored["h_norm"].items()}

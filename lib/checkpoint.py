@@ -1,7 +1,8 @@
-"""A diffusers checkpoint on disk: where its files lie, what they declare, and the hash of its weights.
+"""A diffusers checkpoint on disk: where its files lie, what they declare, and the hash of its
+weights.
 
-No torch here, so that `plan` can check a checkpoint and the fingerprint can name its weights in a light
-process. Weights are safetensors only: a pickle is refused, never opened.
+No torch here, so that `plan` can check a checkpoint and the fingerprint can name its weights in a
+light process. Weights are safetensors only: a pickle is refused, never opened.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
     if not folder.is_dir():
         raise ModelProblem(
-            f"model.checkpoint: expected a folder in diffusers format (or `{EMBEDDED}`), but {name} is no folder"
+            f"model.checkpoint: expected a folder in diffusers format (or `{EMBEDDED}`),"
+            f" but {name} is no folder"
         )
     unet = _part(folder, "unet", "config.json")
     scheduler = _part(folder, "scheduler", "scheduler_config.json")
@@ -75,7 +77,9 @@ def open_checkpoint(name: str) -> Checkpoint:
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the weights file with the two configs: two checkpoints with one hash compute the same."""
+    """SHA-256 of the weights file with the two configs: two checkpoints with one hash compute the
+    same.
+    """
     digest = hashlib.sha256()
     for config in (checkpoint.unet_config, checkpoint.scheduler_config):
         public = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
@@ -90,7 +94,8 @@ def _part(folder: Path, name: str, config_name: str) -> Path:
         if (place / config_name).is_file():
             return place
     raise ModelProblem(
-        f"model.checkpoint: expected {name}/{config_name} or {config_name} in {folder}, found neither"
+        f"model.checkpoint: expected {name}/{config_name} or {config_name} in {folder},"
+        " found neither"
     )
 
 
@@ -101,8 +106,8 @@ def _weights_file(unet: Path) -> Path:
     pickles = sorted(p.name for pattern in _PICKLES for p in unet.glob(pattern))
     if pickles:
         raise ModelProblem(
-            f"{unet}: expected {_WEIGHTS}, found only pickled weights ({', '.join(pickles)}), which are never"
-            " opened because a pickle can run code; convert them once where you trust them:"
+            f"{unet}: expected {_WEIGHTS}, found only pickled weights ({', '.join(pickles)}), which"
+            " are never opened because a pickle can run code; convert them where you trust them:"
             " UNet2DModel.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
         )
     raise ModelProblem(f"{unet}: expected {_WEIGHTS}, but the folder holds no weights")

@@ -1,11 +1,12 @@
 """The one interface to every backbone: predict the noise, and split the network at h.
 
-`encode` runs the network once and captures the outputs of its encoder half; `decode` runs the network's own
-forward with those modules replaced by what they returned, so a shifted h goes through the library's own
-up path and nothing of diffusers is re-implemented. Not thread-safe: the replacement is on the modules.
+`encode` runs the network once and captures the outputs of its encoder half; `decode` runs the
+network's own forward with those modules replaced by what they returned, so a shifted h goes
+through the library's own up path and nothing of diffusers is re-implemented. Not thread-safe: the
+replacement is on the modules.
 
-Shape suffixes: B batch, L latent channels, Y, X latent height and width; C, H, W of the image; h has its own
-(channel, y, x), written BCYX.
+Shape suffixes: B batch, L latent channels, Y, X latent height and width; C, H, W of the image; h
+has its own (channel, y, x), written BCYX.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Protocol
 
 import torch
@@ -78,7 +80,7 @@ class UNet2DDenoiser:
     """Adapter for diffusers' `UNet2DModel` that works on pixels."""
 
     def __init__(
-        self, unet: nn.Module, alphas_T: Sequence[float], prediction_type: str, h_layer: str
+        self, unet: Any, alphas_T: Sequence[float], prediction_type: str, h_layer: str
     ) -> None:
         config = unet.config
         self._unet = unet.eval().requires_grad_(False)
@@ -99,7 +101,8 @@ class UNet2DDenoiser:
         }[h_layer]
         with torch.no_grad():
             probe = torch.zeros(1, *self.latent_shape, device=self.device)
-            self.h_shape = tuple(self.encode(probe, 0).h_BCYX.shape[1:])
+            channels, rows, columns = self.encode(probe, 0).h_BCYX.shape[1:]
+        self.h_shape = (channels, rows, columns)
 
     def latent(self, image_BCHW: Tensor) -> Tensor:
         """Pixels are the latents."""
@@ -139,8 +142,8 @@ class UNet2DDenoiser:
     def decode(self, point: Point, h_BCYX: Tensor) -> Tensor:
         """The network's own forward with the encoder's modules replaced by what they returned.
 
-        Bit-equal to the whole forward for the unshifted h; the modules are themselves again afterwards,
-        also after an exception.
+        Bit-equal to the whole forward for the unshifted h; the modules are themselves again
+        afterwards, also after an exception.
         """
         batch = h_BCYX.shape[0]
 
@@ -161,7 +164,8 @@ class UNet2DDenoiser:
             return self._epsilon(self._unet(x_BLYX, point.t).sample, x_BLYX, point.t)
 
     def _h_of(self, output: Any) -> Tensor:
-        return output[0] if self._h_layer == "before" else output
+        h_BCYX: Tensor = output[0] if self._h_layer == "before" else output
+        return h_BCYX
 
     def _with_h(self, output: Any, h_BCYX: Tensor) -> Any:
         return (h_BCYX, *output[1:]) if self._h_layer == "before" else h_BCYX
@@ -173,14 +177,15 @@ class UNet2DDenoiser:
 def epsilon(output_BLYX: Tensor, x_BLYX: Tensor, alpha: float, prediction_type: str) -> Tensor:
     """The noise that a network's output means, for `alpha` = alpha_bar(t).
 
-    v = sqrt(alpha) eps - sqrt(1 - alpha) x_0 (Salimans & Ho 2022, eq. 11), x = sqrt(alpha) x_0 + sqrt(1 - alpha) eps.
+    v = sqrt(alpha) eps - sqrt(1 - alpha) x_0 (Salimans & Ho 2022, eq. 11), x = sqrt(alpha) x_0 +
+    sqrt(1 - alpha) eps.
     """
     if prediction_type == "epsilon":
         return output_BLYX
     if prediction_type == "v_prediction":
-        return alpha**0.5 * output_BLYX + (1 - alpha) ** 0.5 * x_BLYX
+        return sqrt(alpha) * output_BLYX + sqrt(1 - alpha) * x_BLYX
     if prediction_type == "sample":
-        return (x_BLYX - alpha**0.5 * output_BLYX) / (1 - alpha) ** 0.5
+        return (x_BLYX - sqrt(alpha) * output_BLYX) / sqrt(1 - alpha)
     raise ModelProblem(
         "scheduler_config.json: expected prediction_type epsilon, v_prediction or sample,"
         f" got {prediction_type!r}"
@@ -207,7 +212,7 @@ def _hooks(hooks: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
 @contextmanager
 def _returning(module: nn.Module, value: Any) -> Iterator[None]:
     """Let `module` return `value` without running."""
-    module.forward = lambda *_args, **_kwargs: value  # type: ignore[method-assign]
+    module.forward = lambda *_args, **_kwargs: value
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""A latent editing direction: a unit shift of h with everything needed to use it again, and its algebra.
+"""A latent editing direction: a unit shift of h with everything needed to use it again, and its
+algebra.
 
 Shape suffixes: S steps (1 when one direction serves every timestep), C channels, Y, X of h.
 """
@@ -49,8 +50,12 @@ class Direction:
     label: str | None = None
 
 
-def content_id(vector_SCYX: Tensor, space: str, h_layer: str, model: str, steps: Sequence[int]) -> str:
-    """16 hex digits of a hash of what the direction does; the same shift has the same id everywhere."""
+def content_id(
+    vector_SCYX: Tensor, space: str, h_layer: str, model: str, steps: Sequence[int]
+) -> str:
+    """16 hex digits of a hash of what the direction does; the same shift has the same id
+    everywhere.
+    """
     head = json.dumps([space, h_layer, model, list(steps), list(vector_SCYX.shape)])
     digest = hashlib.sha256(head.encode())
     digest.update(vector_SCYX.float().contiguous().numpy().tobytes())
@@ -58,15 +63,19 @@ def content_id(vector_SCYX: Tensor, space: str, h_layer: str, model: str, steps:
 
 
 def stored(vector_SCYX: Tensor, dtype: str) -> Tensor:
-    """The vector as it will be read back from `dtype` storage, float32, every step of unit norm before rounding.
+    """The vector as it will be read back from `dtype` storage, float32, every step of unit norm
+    before rounding.
 
     Edits use this rounding too, so that a later run from the library makes the same images.
     """
-    unit_SCYX = vector_SCYX / vector_SCYX.flatten(1).norm(dim=1)[:, None, None, None]
-    return unit_SCYX.half().float() if dtype == "float16" else unit_SCYX.float()
+    unit_SCYX: Tensor = vector_SCYX / vector_SCYX.flatten(1).norm(dim=1)[:, None, None, None]
+    rounded_SCYX = unit_SCYX.half() if dtype == "float16" else unit_SCYX
+    return rounded_SCYX.float()
 
 
-def _derived(base: Direction, vector_SCYX: Tensor, parents: Sequence[Direction], method: str) -> Direction:
+def _derived(
+    base: Direction, vector_SCYX: Tensor, parents: Sequence[Direction], method: str
+) -> Direction:
     unit_SCYX = stored(vector_SCYX, "float32")
     identity = content_id(unit_SCYX, base.space, base.h_layer, base.model, base.timesteps)
     return replace(
@@ -107,7 +116,8 @@ def combined(directions: Sequence[Direction], coefficients: Sequence[float]) -> 
 
 
 def projected_out(direction: Direction, removed: Sequence[Direction]) -> Direction:
-    """[I - V (V^T V)^-1 V^T] v: without its part in the span of `removed` (Haas et al. 2024, eq. 12).
+    """[I - V (V^T V)^-1 V^T] v: without its part in the span of `removed` (Haas et al. 2024, eq.
+    12).
 
     Raises:
         ValueError: nothing is left.
@@ -116,7 +126,9 @@ def projected_out(direction: Direction, removed: Sequence[Direction]) -> Directi
     V_DK = torch.stack([r.vector_SCYX.flatten().double() for r in removed], dim=1)
     left_D = v_D - V_DK @ torch.linalg.lstsq(V_DK, v_D[:, None]).solution[:, 0]
     if float(left_D.norm()) < 1e-6 * float(v_D.norm()):
-        raise ValueError(f"direction {direction.id} lies in the span of the directions to project out")
+        raise ValueError(
+            f"direction {direction.id} lies in the span of the directions to project out"
+        )
     return _derived(
         direction,
         left_D.float().view_as(direction.vector_SCYX),

@@ -24,7 +24,8 @@ _PLAIN = (
 
 def to_table(directions: Sequence[Direction], dtype: str) -> pa.Table:
     """A table of `schemas.directions`; all vectors must have one shape."""
-    shape = tuple(directions[0].vector_SCYX.shape)
+    steps, channels, height, width = directions[0].vector_SCYX.shape
+    shape = (steps, channels, height, width)
     schema = schemas.directions(shape, dtype)
     vectors = np.stack([d.vector_SCYX.numpy() for d in directions]).astype(dtype)
     columns: dict[str, pa.Array] = {
@@ -68,7 +69,8 @@ def read_library(
     """The matching directions of a library, in file order, the same content once.
 
     Raises:
-        ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h shape.
+        ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h
+            shape.
     """
     found: dict[str, Direction] = {}
     for url in library_files(path):

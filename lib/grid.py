@@ -1,8 +1,9 @@
 """The timestep grid that inversion and decoding share, in plain float64.
 
-One grid for both ways is what makes DDIM inversion exact for a constant noise prediction: the published
-scripts use a shifted grid on one side and lose a whole step. Node 0 is the clean image (alpha_bar = 1),
-node i has timestep t_i and alpha_bar(t_i); inversion goes 0 -> N, decoding N -> 0 over the same nodes.
+One grid for both ways is what makes DDIM inversion exact for a constant noise prediction: the
+published scripts use a shifted grid on one side and lose a whole step. Node 0 is the clean image
+(alpha_bar = 1), node i has timestep t_i and alpha_bar(t_i); inversion goes 0 -> N, decoding N -> 0
+over the same nodes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lib.problems import ConfigProblem, ModelProblem
 
@@ -34,7 +36,9 @@ class Grid:
         return self.timesteps[node - 1]
 
     def last_node(self, highest_timestep: int) -> int:
-        """The highest node whose timestep is not above `highest_timestep`: where inversion may stop."""
+        """The highest node whose timestep is not above `highest_timestep`: where inversion may
+        stop.
+        """
         return last_node(self.timesteps, highest_timestep)
 
     def nearest_node(self, timestep: int) -> int:
@@ -45,13 +49,13 @@ class Grid:
 def grid_timesteps(num_steps: int, spacing: str, num_train_timesteps: int) -> tuple[int, ...]:
     """Ascending timesteps in [0, num_train_timesteps).
 
-    `trailing` ends at the last timestep and keeps a whole step between the clean image and t_1; `leading`
-    starts at 0; `linspace` includes both ends. The names are those of diffusers.
+    `trailing` ends at the last timestep and keeps a whole step between the clean image and t_1;
+    `leading` starts at 0; `linspace` includes both ends. The names are those of diffusers.
     """
     if num_steps > num_train_timesteps:
         raise ConfigProblem(
-            f"grid.num_steps: expected at most the model's {num_train_timesteps} training timesteps,"
-            f" got {num_steps}"
+            f"grid.num_steps: expected at most the model's {num_train_timesteps} training"
+            f" timesteps, got {num_steps}"
         )
     if spacing == "trailing":
         steps = [round(i * num_train_timesteps / num_steps) - 1 for i in range(1, num_steps + 1)]
@@ -60,12 +64,14 @@ def grid_timesteps(num_steps: int, spacing: str, num_train_timesteps: int) -> tu
     elif spacing == "linspace":
         steps = [int(t) for t in np.linspace(0, num_train_timesteps - 1, num_steps).round()]
     else:
-        raise ConfigProblem(f"grid.spacing: expected trailing, leading or linspace, got {spacing!r}")
+        raise ConfigProblem(
+            f"grid.spacing: expected trailing, leading or linspace, got {spacing!r}"
+        )
     return tuple(steps)
 
 
 def last_node(timesteps: tuple[int, ...], highest_timestep: int) -> int:
-    """The highest node (1..N) whose timestep is not above `highest_timestep`; 0 if there is none."""
+    """The highest node (1..N) with a timestep not above `highest_timestep`; 0 if there is none."""
     return sum(t <= highest_timestep for t in timesteps)
 
 
@@ -80,7 +86,7 @@ def window_nodes(timesteps: tuple[int, ...], window: tuple[int, int]) -> range:
     return range(nodes[-1], nodes[0] - 1, -1) if nodes else range(0)
 
 
-def training_alphas(scheduler: Mapping[str, Any]) -> np.ndarray:
+def training_alphas(scheduler: Mapping[str, Any]) -> npt.NDArray[np.floating]:
     """alpha_bar of every training timestep, float64 (T,), from a diffusers scheduler config."""
     count = int(scheduler.get("num_train_timesteps", 1000))
     if scheduler.get("trained_betas") is not None:
@@ -92,10 +98,11 @@ def training_alphas(scheduler: Mapping[str, Any]) -> np.ndarray:
             f"scheduler_config.json: expected {count} betas in (0, 1), got {betas.shape[0]}"
             f" between {betas.min()} and {betas.max()}"
         )
-    return np.cumprod(1.0 - betas)
+    alphas: npt.NDArray[np.floating] = np.cumprod(1.0 - betas)
+    return alphas
 
 
-def _betas(scheduler: Mapping[str, Any], count: int) -> np.ndarray:
+def _betas(scheduler: Mapping[str, Any], count: int) -> npt.NDArray[np.floating]:
     schedule = scheduler.get("beta_schedule", "linear")
     start, end = float(scheduler.get("beta_start", 1e-4)), float(scheduler.get("beta_end", 0.02))
     if schedule == "linear":

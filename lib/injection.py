@@ -5,6 +5,8 @@ Shape suffixes: B edits, L latent channels, Y, X height and width; h has its own
 
 from __future__ import annotations
 
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,10 @@ REFERENCE_STEPS = 20
 def step_weight(injection: str, num_steps: int) -> float:
     """Factor on the shift of one step that makes the total independent of the number of steps.
 
-    Asymmetric injection moves the predicted x_0 by the same amount at every step, however short, so the sum
-    over the window grows with their number; the shift is scaled as Asyrp does (sum of shifts kept). In
-    symmetric injection both terms of the step nearly cancel and what is left is proportional to its length.
+    Asymmetric injection moves the predicted x_0 by the same amount at every step, however short,
+    so the sum over the window grows with their number; the shift is scaled as Asyrp does (sum of
+    shifts kept). In symmetric injection both terms of the step nearly cancel and what is left is
+    proportional to its length.
     """
     return REFERENCE_STEPS / num_steps if injection == "asymmetric" else 1.0
 
@@ -29,14 +32,15 @@ def step_weight(injection: str, num_steps: int) -> float:
 def asymmetric_step(
     denoiser: Denoiser, grid: Grid, node: int, point: Point, shift_BCYX: Tensor
 ) -> Tensor:
-    """x_{t-1} = sqrt(a') P_t(eps(x_t | h + shift)) + sqrt(1 - a') eps(x_t) (Asyrp, eq. 5 with eta = 0).
+    """x_{t-1} = sqrt(a') P_t(eps(x_t | h + shift)) + sqrt(1 - a') eps(x_t) (Asyrp, eq. 5 with eta
+    = 0).
 
     `point` is the network at x_t; a batch of one serves all edits. The encoder is not run again.
     """
     alpha, alpha_to = grid.alphas[node], grid.alphas[node - 1]
     edited_BLYX = denoiser.decode(point, point.h_BCYX + shift_BCYX)
     x0_BLYX = predicted_x0(point.x_BLYX, edited_BLYX, alpha)
-    return alpha_to**0.5 * x0_BLYX + (1 - alpha_to) ** 0.5 * point.eps_BLYX
+    return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to) * point.eps_BLYX
 
 
 def symmetric_step(
@@ -48,7 +52,9 @@ def symmetric_step(
 
 
 def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean |a - b| inside and outside the mask, (B,) each, weighted by coverage, averaged over channels."""
+    """Mean |a - b| inside and outside the mask, (B,) each, weighted by coverage, averaged over
+    channels.
+    """
     difference_BHW = (a_BCHW - b_BCHW).abs().mean(1)
     inside = (difference_BHW * mask_HW).sum((1, 2)) / mask_HW.sum()
     outside = (difference_BHW * (1 - mask_HW)).sum((1, 2)) / (1 - mask_HW).sum()

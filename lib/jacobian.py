@@ -1,13 +1,15 @@
 """The Jacobian of the predicted image with respect to h at one point, as products only.
 
-y(h) = P_t(decode(h)) with x_t and all skip connections fixed (Haas et al. 2024, eq. 9 and 16:
-d P_t / d h = -sqrt(1 - alpha) / sqrt(alpha) d eps / d h).
+y(h) = P_t(decode(h)) with x_t and all skip connections fixed (Haas et al. 2024, eq. 9 and 16: d
+P_t / d h = -sqrt(1 - alpha) / sqrt(alpha) d eps / d h).
 
-Shape suffixes: K vectors, D entries of h, N entries of the image, B batch; C, Y, X as in `denoiser`.
+Shape suffixes: K vectors, D entries of h, N entries of the image, B batch; C, Y, X as in
+`denoiser`.
 """
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Protocol
 
 import torch
@@ -36,15 +38,15 @@ class LinearMap(Protocol):
 class HJacobian:
     """d P_t / d h at a point of batch 1, with exact forward- and reverse-mode products.
 
-    The reverse graph is built once and kept; forward products run in one `vmap` of chunks, since a batched
-    forward-mode pass shares the primal. Attention runs in its plain mathematical form, because the fused
-    kernels have no forward derivative.
+    The reverse graph is built once and kept; forward products run in one `vmap` of chunks, since a
+    batched forward-mode pass shares the primal. Attention runs in its plain mathematical form,
+    because the fused kernels have no forward derivative.
     """
 
     def __init__(self, denoiser: Denoiser, point: Point, alpha: float, *, chunk: int) -> None:
         self._denoiser = denoiser
         self._point = point
-        self._scale = -((1 - alpha) ** 0.5) / alpha**0.5
+        self._scale = -sqrt((1 - alpha) / alpha)
         self._chunk = chunk
         self.domain = point.h_BCYX[0].numel()
         self.jvp_count = 0
@@ -58,9 +60,10 @@ class HJacobian:
         h_BCYX = self._point.h_BCYX
 
         def one(v_D: Tensor) -> Tensor:
-            return torch.func.jvp(
+            tangent_BLYX: Tensor = torch.func.jvp(
                 lambda h: self._denoiser.decode(self._point, h), (h_BCYX,), (v_D.view_as(h_BCYX),)
-            )[1].flatten()
+            )[1]
+            return tangent_BLYX.flatten()
 
         self.jvp_count += len(V_KD)
         with sdpa_kernel(SDPBackend.MATH), torch.no_grad():

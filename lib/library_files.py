@@ -1,4 +1,4 @@
-"""Where the files of a direction library lie; light, so that `plan` and the fingerprint can look."""
+"""Where the files of a direction library lie; light, so that `plan` can look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lib.problems import ConfigProblem
 
 
 def library_files(path: str) -> list[str]:
-    """URLs of the Parquet files of a library: the file itself, or every `*.parquet` of a folder, sorted.
+    """URLs of a library's Parquet files: the file itself, or every `*.parquet` of a folder, sorted.
 
     Raises:
         ConfigProblem: there is none.

@@ -1,4 +1,5 @@
-"""The small records that cross process borders: the order for a shard, its receipt, and a sample's failure.
+"""The small records that cross process borders: the order for a shard, its receipt, and a sample's
+failure.
 
 Nothing here imports torch, so the driver, `plan` and `status` stay light.
 """

@@ -1,10 +1,11 @@
 """What flows through a pipeline: frozen records, each containing its predecessor.
 
-`Sample -> Inverted -> Segmented -> Discovered -> Edited`. A field is never None "until later", so a stage
-that is called in the wrong order is a type error. Tensors stay in the process; between processes go only
-`ShardTask` and `ShardReport`.
+`Sample -> Inverted -> Segmented -> Discovered -> Edited`. A field is never None "until later", so
+a stage that is called in the wrong order is a type error. Tensors stay in the process; between
+processes go only `ShardTask` and `ShardReport`.
 
-Shape suffixes: C channels, H height, W width of the image; L latent channels, Y, X latent height and width.
+Shape suffixes: C channels, H height, W width of the image; L latent channels, Y, X latent height
+and width.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Inverted:
 
     sample: Sample
     start_LYX: Tensor
-    """x_t at the edit timestep (the highest grid timestep inside the window), float32, on the model's device."""
+    """x_t at the edit timestep (the highest grid timestep inside the window), float32, on the
+    model's device.
+    """
     states_LYX: Mapping[int, Tensor]
     """x_t at the timesteps that discovery asks for, by timestep."""
 
@@ -67,7 +70,9 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """A segmented sample with the directions that the edit stage may use, found here or read from a library."""
+    """A segmented sample with the directions that the edit stage may use, found here or read from
+    a library.
+    """
 
     segmented: Segmented
     directions: tuple[Direction, ...]
@@ -101,7 +106,8 @@ class Edited:
     psnr: float
     """Reconstruction against the input image, dB."""
     network_evaluations: float
-    """U-Net evaluations spent on decoding this sample, a decoder-only pass counted as a whole one."""
+    """U-Net evaluations spent on decoding this sample, a decoder-only pass counted as a whole one.
+    """
     edits: tuple[Edit, ...] = field(default=())
 
     @property

@@ -1,4 +1,6 @@
-"""Region masks: boxes to coverage, content hashes, and the area checks that keep an empty region out."""
+"""Region masks: boxes to coverage, content hashes, and the area checks that keep an empty region
+out.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Top right singular directions of a linear map restricted to several regions, from one joint basis.
+"""Top right singular directions of a linear map restricted to several regions, from one joint
+basis.
 
-Block Krylov with Ritz-residual expansion. All regions share the right basis Q and its images J Q, so one
-forward product serves them all; each round every unfinished region sends its left Ritz vectors back and its
-residuals join Q. It stops by the angle that residual and gap imply, not by the change of a value.
+Block Krylov with Ritz-residual expansion. All regions share the right basis Q and its images J Q,
+so one forward product serves them all; each round every unfinished region sends its left Ritz
+vectors back and its residuals join Q. It stops by the angle that residual and gap imply, not by
+the change of a value.
 
 Shape suffixes: R regions, N entries of the image, D of h, Q basis columns, K wanted directions.
 """
@@ -53,8 +55,8 @@ def top_directions(
 ) -> tuple[Spectrum, ...]:
     """The `count` leading right singular directions of diag(m_r) J for every region r.
 
-    Starts from J^T of masked noise, so the first basis already lies in the range. `generator` is a CPU
-    generator. A region whose map has a lower rank than `count` gets fewer directions.
+    Starts from J^T of masked noise, so the first basis already lies in the range. `generator` is a
+    CPU generator. A region whose map has a lower rank than `count` gets fewer directions.
 
     Raises:
         NotFiniteError: a product is NaN or infinite.
@@ -73,12 +75,10 @@ def top_directions(
         if not (bool(torch.isfinite(JQ_QN).all()) and bool(torch.isfinite(Q_QD).all())):
             raise NotFiniteError("the Jacobian gave NaN or infinity")
         ritz = [_ritz(JQ_QN, mask_N, Q_QD, count) for mask_N in masks_RN]
-        open_ = [
-            r for r in range(regions) if round_ == 0 or not spectra[r].converged
-        ]
-        back_KD = jacobian.vjp(
-            torch.cat([ritz[r].U_KN * masks_RN[r] for r in open_])
-        ).split([len(ritz[r].S_K) for r in open_])
+        open_ = [r for r in range(regions) if round_ == 0 or not spectra[r].converged]
+        back_KD = jacobian.vjp(torch.cat([ritz[r].U_KN * masks_RN[r] for r in open_])).split(
+            [len(ritz[r].S_K) for r in open_]
+        )
         new = dict(zip(open_, back_KD, strict=True))
         residuals_RKD = {r: new[r] - ritz[r].S_K[:, None] * ritz[r].V_KD for r in open_}
         spectra = [
@@ -121,7 +121,9 @@ def _ritz(JQ_QN: Tensor, mask_N: Tensor, Q_QD: Tensor, count: int) -> _Ritz:
 
 
 def _spectrum(ritz: _Ritz, residual_KD: Tensor, tolerance: float) -> Spectrum:
-    """Angle estimate |[s_i |r_i|]| / (s_k^2 - s_{k+1}^2): residual over gap, for the Gram operator."""
+    """Angle estimate |[s_i |r_i|]| / (s_k^2 - s_{k+1}^2): residual over gap, for the Gram
+    operator.
+    """
     if not len(ritz.S_K):
         return Spectrum(ritz.V_KD, ritz.S_K, ritz.U_KN, ritz.S_K, ritz.S_K, 0.0, True)
     norm_K = residual_KD.norm(dim=1)

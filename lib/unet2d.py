@@ -1,4 +1,6 @@
-"""Loading a `UNet2DModel` checkpoint into a denoiser: safetensors only, memory-mapped, checked against its config."""
+"""Loading a `UNet2DModel` checkpoint into a denoiser: safetensors only, memory-mapped, checked
+against its config.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ def load_denoiser(checkpoint: Checkpoint, device: torch.device, h_layer: str) ->
     """The network in float32 on `device`, frozen.
 
     Raises:
-        ModelProblem: the weights are truncated, of another shape than the config says, not finite, or the
-            architecture cannot be split.
+        ModelProblem: the weights are truncated, of another shape than the config says, not finite,
+            or the architecture cannot be split.
     """
     config = checkpoint.unet_config
     where = checkpoint.weights

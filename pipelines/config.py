@@ -1,7 +1,8 @@
-"""The config of a run: one frozen pydantic tree, read from YAML, refused before work starts if anything is wrong.
+"""The config of a run: one frozen pydantic tree, read from YAML, refused before work starts if
+anything is wrong.
 
-Nothing here imports torch or ray. What changes pixels enters the fingerprint (`fingerprint_fields`); where
-things lie and how many workers there are does not.
+Nothing here imports torch or ray. What changes pixels enters the fingerprint
+(`fingerprint_fields`); where things lie and how many workers there are does not.
 """
 
 from __future__ import annotations
@@ -43,9 +44,13 @@ class Model(Section):
     """The pretrained diffusion model."""
 
     checkpoint: str = "embedded"
-    """A folder in diffusers format with safetensors weights, or `embedded` for the face model in this repository."""
+    """A folder in diffusers format with safetensors weights, or `embedded` for the face model in
+    this repository.
+    """
     h_layer: Literal["before", "middle", "after"] = "after"
-    """Where h is read and shifted: input of the mid block, inside its second ResNet, or its output."""
+    """Where h is read and shifted: input of the mid block, inside its second ResNet, or its
+    output.
+    """
 
 
 class Grid(Section):
@@ -59,7 +64,9 @@ class Invert(Section):
     """DDIM inversion."""
 
     refinements: Annotated[int, Field(ge=0, le=10)] = 0
-    """Fixed-point refinements of every inversion step; each costs one more network evaluation a step."""
+    """Fixed-point refinements of every inversion step; each costs one more network evaluation a
+    step.
+    """
     batch_size: PositiveInt = 8
     """Images a forward pass; cut by position in the shard, so part of the fingerprint."""
 
@@ -130,7 +137,9 @@ class Edit(Section):
     """How directions are applied."""
 
     injection: Literal["asymmetric", "symmetric"] = "asymmetric"
-    """asymmetric: only the predicted x_0 sees the shifted h (Asyrp); symmetric: both terms of the step do."""
+    """asymmetric: only the predicted x_0 sees the shifted h (Asyrp); symmetric: both terms of the
+    step do.
+    """
     window: tuple[Timestep, Timestep] = (900, 300)
     """Highest and lowest timestep at which h is shifted; inversion stops at the highest."""
     strengths: Annotated[tuple[float, ...], Field(min_length=1)] = (-0.1, 0.1)
@@ -157,7 +166,9 @@ class Output(Section):
     folder: str
     """Local folder or fsspec URL. One folder is one run."""
     layout: Literal["edited", "pairs"] = "edited"
-    """edited: a sample is one edited image; pairs: a sample is original, edited, mask and JSON together."""
+    """edited: a sample is one edited image; pairs: a sample is original, edited, mask and JSON
+    together.
+    """
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG and WebP quality; WebP at 100 is lossless; PNG ignores it."""

@@ -13,7 +13,6 @@ from typing import TypeVar
 from lib import storage
 from lib.commit import ShardResult, commit
 from lib.receipts import ShardReport, ShardTask
-from lib.records import Failure
 from lib.run_folder import RunFolder
 from lib.samples import read_shard
 from pipelines.config import MaskFile, RunConfig
@@ -27,8 +26,9 @@ T = TypeVar("T")
 class EditDataset:
     """Turns input shards into committed results.
 
-    Two calls of `run_shard` may overlap: reading, decoding, encoding and writing run freely, the model is
-    held by one shard at a time (`turn`), so that it never waits for another shard's input or output.
+    Two calls of `run_shard` may overlap: reading, decoding, encoding and writing run freely, the
+    model is held by one shard at a time (`turn`), so that it never waits for another shard's input
+    or output.
     """
 
     def __init__(
@@ -65,9 +65,7 @@ class EditDataset:
         started = time.perf_counter()
         limit = self._config.input.max_shard_bytes
         data = storage.read_bytes(task.url, max_bytes=limit)
-        contents = read_shard(
-            data, task.shard, max_bytes=limit, salvage=self._config.input.salvage
-        )
+        contents = read_shard(data, task.shard, max_bytes=limit, salvage=self._config.input.salvage)
         failures = list(contents.failures)
         reader = self._reader()
         writer = self._writer()

@@ -1,4 +1,6 @@
-"""What a run will cost, from the config and the inputs alone: no torch, no ray, no model in memory."""
+"""What a run will cost, from the config and the inputs alone: no torch, no ray, no model in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     else:
         regions = len(config.segment.regions)
         directions = regions * config.discover.directions
-        # Joint Krylov basis: some five products of either kind a direction and region, plus the start.
+        # Joint Krylov basis: some five products of either kind a direction and region.
         products = 10 * regions * (config.discover.directions + 1)
         top = max(top, nearest_node(timesteps, config.discover.timestep))
     edits = directions * len(config.edit.strengths)

@@ -1,4 +1,6 @@
-"""Complete configs to start from. A YAML file may name one with `preset:` and change what it likes."""
+"""Complete configs to start from. A YAML file may name one with `preset:` and change what it
+likes.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,11 @@ def demo() -> RunConfig:
 
 
 def celebahq_256() -> RunConfig:
-    """google/ddpm-celebahq-256 (or -ema-) on aligned CelebA-HQ faces, with boxes for eyes and mouth.
+    """google/ddpm-celebahq-256 (or -ema-) on aligned CelebA-HQ faces, with boxes for eyes and
+    mouth.
 
-    Boxes fit the alignment of CelebA-HQ; side files such as `eyes.png` are better where you have them.
+    Boxes fit the alignment of CelebA-HQ; side files such as `eyes.png` are better where you have
+    them.
     """
     return RunConfig(
         input=Input(shards=("celebahq/{00000..00029}.tar",)),

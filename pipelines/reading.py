@@ -1,4 +1,6 @@
-"""Decoding ahead: raw samples to `Sample`s in order, a bounded number of images in front of the model."""
+"""Decoding ahead: raw samples to `Sample`s in order, a bounded number of images in front of the
+model.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class SampleReader:
     def __call__(
         self, raw: Sequence[RawSample], reject: Callable[[Failure], None]
     ) -> Iterator[Sample]:
-        """Samples in order; one whose image cannot be used is rejected with the decoder's reason."""
+        """Samples in order; an image that cannot be used is rejected with the decoder's reason."""
         queue: deque[Future[Sample | Failure]] = deque()
         remaining = iter(raw)
         while True:

@@ -1,4 +1,6 @@
-"""What a shard's edits become: encoded members of the output tar, rows of the manifest, stored directions."""
+"""What a shard's edits become: encoded members of the output tar, rows of the manifest, stored
+directions.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ class ShardWriter:
     """Encodes samples on `pool` while the model goes on, and keeps them in input order."""
 
     def __init__(
-        self, options: Output, *, injection: str, window: tuple[int, int], inversion: int, pool: Executor
+        self,
+        options: Output,
+        *,
+        injection: str,
+        window: tuple[int, int],
+        inversion: int,
+        pool: Executor,
     ) -> None:
         self._options = options
         self._injection = injection
@@ -48,7 +56,7 @@ class ShardWriter:
             self._directions.extend(edited.discovered.directions)
 
     def finish(self) -> tuple[bytes, pa.Table, pa.Table | None]:
-        """The tar (empty bytes without any edit), the manifest rows and the directions found here."""
+        """The tar (empty without any edit), the manifest rows and the directions found here."""
         members: list[tuple[str, bytes]] = []
         rows: list[dict[str, Any]] = []
         for future in self._encoded:
@@ -135,4 +143,6 @@ def _bytes_of(image_CHW: Tensor) -> Tensor:
 
 def _mask_png(mask_HW: Tensor) -> bytes:
     grey_HW = (mask_HW * 255).round().byte()
-    return encode(np.ascontiguousarray(grey_HW.expand(3, -1, -1).permute(1, 2, 0).numpy()), "png", 100)
+    return encode(
+        np.ascontiguousarray(grey_HW.expand(3, -1, -1).permute(1, 2, 0).numpy()), "png", 100
+    )

@@ -1,0 +1,1 @@
+"""The stages: one step of work each on a stream of records."""

@@ -1,4 +1,6 @@
-"""The discover stage: directions for every region, found in the image itself or read from a library."""
+"""The discover stage: directions for every region, found in the image itself or read from a
+library.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ class JacobianDiscoverer:
     def __call__(
         self, items: Iterable[Segmented], reject: Callable[[Failure], None]
     ) -> Iterator[Discovered]:
-        """Rejects as `not_finite` or, where a region does not depend on h at all, `no_direction`."""
+        """Rejects as `not_finite` or, where a region does not depend on h, `no_direction`."""
         for segmented in items:
             sample = segmented.inverted.sample
             x_BLYX = segmented.inverted.states_LYX[self._t][None]
@@ -127,7 +129,9 @@ class JacobianDiscoverer:
 
 
 class LibraryDiscoverer:
-    """Gives every image the same directions, read once from a library, matched to its regions by name."""
+    """Gives every image the same directions, read once from a library, matched to its regions by
+    name.
+    """
 
     def __init__(self, directions: tuple[Direction, ...]) -> None:
         self._directions = directions

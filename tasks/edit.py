@@ -1,4 +1,6 @@
-"""The edit stage: decode every latent once per (direction, strength), batched over the edits of one image."""
+"""The edit stage: decode every latent once per (direction, strength), batched over the edits of
+one image.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,20 @@ from lib.records import Discovered, Edit, Edited, Failure, Region
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """What one decode adds to h: a direction at a strength, in units of the model's mean norm of h."""
+    """What one decode adds to h: a direction at a strength, in units of the model's mean norm of
+    h.
+    """
 
     direction: Direction
     strength: float
 
 
 class Editor:
-    """Applies every direction at every strength inside the window; the reconstruction rides along as row 0.
+    """Applies every direction at every strength inside the window; the reconstruction rides along
+    as row 0.
 
-    Nothing above the window is computed, and the network runs once at the first node for all edits.
+    Nothing above the window is computed, and the network runs once at the first node for all
+    edits.
     """
 
     def __init__(
@@ -69,7 +75,8 @@ class Editor:
 
     @torch.no_grad()
     def decode(self, start_LYX: Tensor, shifts: Sequence[Shift]) -> Tensor | None:
-        """Images (1 + len(shifts), C, H, W) as uint8 on the CPU, the reconstruction first; None if not finite.
+        """Images (1 + len(shifts), C, H, W) as uint8 on the CPU, the reconstruction first; None if
+        not finite.
 
         `start_LYX` is x_t at the highest node of the window.
         """
@@ -103,7 +110,7 @@ class Editor:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an edit (or the reconstruction), a decoder-only pass counted as one."""
+        """Network evaluations an edit or reconstruction; a decoder-only pass counts as one."""
         both = len(self._nodes) if self._injection == "asymmetric" else 0
         return self._nodes[0] + both - self.shared_evaluations
 

@@ -16,8 +16,8 @@ from lib.records import Failure, Inverted, Sample
 class Inverter:
     """DDIM inversion of micro-batches.
 
-    Batches are cut by position in the shard (`index // batch_size`), so that a rejected sample never moves
-    its neighbours into another batch.
+    Batches are cut by position in the shard (`index // batch_size`), so that a rejected sample
+    never moves its neighbours into another batch.
     """
 
     def __init__(
@@ -56,13 +56,11 @@ class Inverter:
     ) -> Iterator[Inverted]:
         x0_BLYX = self._denoiser.latent(torch.stack([s.image_CHW for s in samples]))
         top = max(self._last, *self._keep, 0)
-        states = {}
         steps = inversion(
             self._denoiser.predict, self._grid, x0_BLYX, last=top, refinements=self._refinements
         )
-        for node, x_BLYX in steps:
-            if node == self._last or node in self._keep:
-                states[node] = x_BLYX
+        wanted = self._keep | {self._last}
+        states = {node: x_BLYX for node, x_BLYX in steps if node in wanted}
         for row, sample in enumerate(samples):
             own = {node: x_BLYX[row] for node, x_BLYX in states.items()}
             if all(bool(torch.isfinite(x_LYX).all()) for x_LYX in own.values()):

@@ -36,7 +36,9 @@ class Segmenter:
     def __call__(
         self, items: Iterable[Inverted], reject: Callable[[Failure], None]
     ) -> Iterator[Segmented]:
-        """Rejects as `missing_mask`, `mask_size`, `mask_area` or what the mask's image decoder says."""
+        """Rejects as `missing_mask`, `mask_size`, `mask_area` or what the mask's image decoder
+        says.
+        """
         for inverted in items:
             sample = inverted.sample
             try:
@@ -56,8 +58,8 @@ class Segmenter:
         if not self._min_area <= area <= self._max_area:
             raise ImageError(
                 "mask_area",
-                f"region {name}: expected a mask covering {self._min_area:.2%} to {self._max_area:.2%}"
-                f" of the image, got {area:.2%}",
+                f"region {name}: expected a mask covering {self._min_area:.2%} to"
+                f" {self._max_area:.2%} of the image, got {area:.2%}",
             )
         return region
 

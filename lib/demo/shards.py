@@ -1,4 +1,6 @@
-"""Face shards for the demo: generated faces with their exact masks and factors, as a user's shards would be."""
+"""Face shards for the demo: generated faces with their exact masks and factors, as a user's shards
+would be.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ _SIZE = 64
 
 
 def write_shards(folder: str, *, shards: int, faces_per_shard: int, seed: int) -> list[str]:
-    """Write `faces-00000.tar`, ... into `folder`; shards that are there already are kept. Returns the URLs.
+    """Write `faces-00000.tar`, ... into `folder`; shards that are there already are kept. Returns
+    the URLs.
 
-    A sample is `<key>.png`, one `<key>.<region>.png` a region (grey coverage of the largest area the part
-    can occupy), and `<key>.json` with the 16 factors. The same arguments write the same bytes.
+    A sample is `<key>.png`, one `<key>.<region>.png` a region (grey coverage of the largest area
+    the part can occupy), and `<key>.json` with the 16 factors. The same arguments write the same
+    bytes.
     """
     urls = []
     for number in range(shards):
