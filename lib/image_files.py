@@ -11,7 +11,9 @@ from io import BytesIO
 
 from PIL import Image
 
-_READ_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+Image.init()  # register every decoder now: opening by name needs them
+
+_READ_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -23,7 +25,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's parsers raise on damaged files, beside their own OSError.
+# What Pillow's parsers raise on damaged files, and warn of (a caller may make warnings errors).
 _PARSE_ERRORS = (
     OSError,
     SyntaxError,
@@ -35,6 +37,7 @@ _PARSE_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
+    Warning,
 )
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
