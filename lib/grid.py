@@ -19,6 +19,10 @@ import numpy.typing as npt
 from lib.problems import ConfigProblem, ModelProblem
 
 
+Schedule = npt.NDArray[np.floating[Any]]
+"""One float64 a training timestep."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Timesteps t_1 < ... < t_N and alpha_bar at nodes 0..N."""
@@ -86,11 +90,11 @@ def window_nodes(timesteps: tuple[int, ...], window: tuple[int, int]) -> range:
     return range(nodes[-1], nodes[0] - 1, -1) if nodes else range(0)
 
 
-def training_alphas(scheduler: Mapping[str, Any]) -> npt.NDArray[np.floating]:
+def training_alphas(scheduler: Mapping[str, Any]) -> Schedule:
     """alpha_bar of every training timestep, float64 (T,), from a diffusers scheduler config."""
     count = int(scheduler.get("num_train_timesteps", 1000))
     if scheduler.get("trained_betas") is not None:
-        betas = np.asarray(scheduler["trained_betas"], dtype=np.float64)
+        betas: Schedule = np.asarray(scheduler["trained_betas"], dtype=np.float64)
     else:
         betas = _betas(scheduler, count)
     if betas.shape != (count,) or not ((betas > 0) & (betas < 1)).all():
@@ -98,24 +102,27 @@ def training_alphas(scheduler: Mapping[str, Any]) -> npt.NDArray[np.floating]:
             f"scheduler_config.json: expected {count} betas in (0, 1), got {betas.shape[0]}"
             f" between {betas.min()} and {betas.max()}"
         )
-    alphas: npt.NDArray[np.floating] = np.cumprod(1.0 - betas)
+    alphas: Schedule = np.cumprod(1.0 - betas)
     return alphas
 
 
-def _betas(scheduler: Mapping[str, Any], count: int) -> npt.NDArray[np.floating]:
+def _betas(scheduler: Mapping[str, Any], count: int) -> Schedule:
     schedule = scheduler.get("beta_schedule", "linear")
     start, end = float(scheduler.get("beta_start", 1e-4)), float(scheduler.get("beta_end", 0.02))
+    betas: Schedule
     if schedule == "linear":
-        return np.linspace(start, end, count, dtype=np.float64)
-    if schedule == "scaled_linear":
-        return np.linspace(math.sqrt(start), math.sqrt(end), count, dtype=np.float64) ** 2
-    if schedule == "squaredcos_cap_v2":
+        betas = np.linspace(start, end, count, dtype=np.float64)
+    elif schedule == "scaled_linear":
+        betas = np.linspace(math.sqrt(start), math.sqrt(end), count, dtype=np.float64) ** 2
+    elif schedule == "squaredcos_cap_v2":
         cosine = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1.0 - cosine[1:] / cosine[:-1], 0.999)
-    raise ModelProblem(
-        "scheduler_config.json: expected beta_schedule linear, scaled_linear or squaredcos_cap_v2,"
-        f" got {schedule!r}"
-    )
+        betas = np.minimum(1.0 - cosine[1:] / cosine[:-1], 0.999)
+    else:
+        raise ModelProblem(
+            "scheduler_config.json: expected beta_schedule linear, scaled_linear or"
+            f" squaredcos_cap_v2, got {schedule!r}"
+        )
+    return betas
 
 
 def make_grid(scheduler: Mapping[str, Any], num_steps: int, spacing: str) -> Grid:

@@ -67,13 +67,13 @@ def top_directions(
     noise_QN = noise_QN.to(masks_RN) * masks_RN.repeat_interleave(count + 1, 0)
     Q_QD = masks_RN.new_empty(0, jacobian.domain)
     JQ_QN = masks_RN.new_empty(0, entries)
-    fresh_QD = _orthonormal(jacobian.vjp(noise_QN), Q_QD)
+    fresh_QD = _orthonormal(_finite(jacobian.vjp(noise_QN)), Q_QD)
+    if not len(fresh_QD):
+        return tuple(_nothing(Q_QD, JQ_QN) for _ in range(regions))
     spectra: list[Spectrum] = []
     for round_ in range(max_rounds):
         Q_QD = torch.cat([Q_QD, fresh_QD])
-        JQ_QN = torch.cat([JQ_QN, jacobian.jvp(fresh_QD)])
-        if not (bool(torch.isfinite(JQ_QN).all()) and bool(torch.isfinite(Q_QD).all())):
-            raise NotFiniteError("the Jacobian gave NaN or infinity")
+        JQ_QN = torch.cat([JQ_QN, _finite(jacobian.jvp(fresh_QD))])
         ritz = [_ritz(JQ_QN, mask_N, Q_QD, count) for mask_N in masks_RN]
         open_ = [r for r in range(regions) if round_ == 0 or not spectra[r].converged]
         back_KD = jacobian.vjp(torch.cat([ritz[r].U_KN * masks_RN[r] for r in open_])).split(
@@ -88,7 +88,7 @@ def top_directions(
         left = [residuals_RKD[r] for r in open_ if not spectra[r].converged]
         if not left:
             break
-        fresh_QD = _orthonormal(torch.cat(left), Q_QD)
+        fresh_QD = _orthonormal(_finite(torch.cat(left)), Q_QD)
         if not len(fresh_QD):
             break
     return tuple(spectra)
@@ -125,7 +125,7 @@ def _spectrum(ritz: _Ritz, residual_KD: Tensor, tolerance: float) -> Spectrum:
     operator.
     """
     if not len(ritz.S_K):
-        return Spectrum(ritz.V_KD, ritz.S_K, ritz.U_KN, ritz.S_K, ritz.S_K, 0.0, True)
+        return _nothing(ritz.V_KD, ritz.U_KN)
     norm_K = residual_KD.norm(dim=1)
     following_K = torch.cat([ritz.S_K[1:], ritz.S_K.new_tensor([ritz.next_value])])
     split = float(ritz.S_K[-1] ** 2) - ritz.next_value**2
@@ -140,6 +140,18 @@ def _spectrum(ritz: _Ritz, residual_KD: Tensor, tolerance: float) -> Spectrum:
         angle,
         angle <= tolerance,
     )
+
+
+def _nothing(V_0D: Tensor, U_0N: Tensor) -> Spectrum:
+    """The spectrum of a region that does not respond."""
+    empty_0 = V_0D.new_empty(0)
+    return Spectrum(V_0D, empty_0, U_0N, empty_0, empty_0, 0.0, True)
+
+
+def _finite(rows_KN: Tensor) -> Tensor:
+    if not bool(torch.isfinite(rows_KN).all()):
+        raise NotFiniteError("the Jacobian gave NaN or infinity")
+    return rows_KN
 
 
 def _orthonormal(rows_KD: Tensor, basis_QD: Tensor) -> Tensor:

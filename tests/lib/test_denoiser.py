@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.checkpoint import open_checkpoint
+from lib.denoiser import UNet2DDenoiser, epsilon
+from lib.jacobian import HJacobian
+from lib.problems import ModelProblem
+from lib.unet2d import load_denoiser
+
+CPU = torch.device("cpu")
+
+
+def load(folder: Path, h_layer: str = "after") -> UNet2DDenoiser:
+    return load_denoiser(open_checkpoint(str(folder)), CPU, h_layer)
+
+
+@pytest.fixture
+def x_BLYX() -> torch.Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+def test_decode_of_the_own_h_is_bit_equal_to_the_whole_forward(
+    tiny_checkpoint: Path, h_layer: str, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint, h_layer)
+    with torch.no_grad():
+        whole = denoiser.predict(x_BLYX, 300)
+        point = denoiser.encode(x_BLYX, 300)
+        assert torch.equal(point.eps_BLYX, whole)
+        assert torch.equal(denoiser.decode(point, point.h_BCYX), whole)
+        assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+def test_shifting_h_in_one_pass_equals_decoding_the_shifted_h(
+    tiny_checkpoint: Path, h_layer: str, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint, h_layer)
+    with torch.no_grad():
+        point = denoiser.encode(x_BLYX, 300)
+        shift_BCYX = torch.randn_like(point.h_BCYX)
+        shifted = denoiser.predict_shifted(x_BLYX, 300, shift_BCYX)
+        assert torch.equal(shifted, denoiser.decode(point, point.h_BCYX + shift_BCYX))
+        assert (shifted - point.eps_BLYX).abs().max() > 1e-3
+
+
+def test_model_is_itself_again_after_an_exception_inside_decode(
+    tiny_checkpoint: Path, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint)
+    with torch.no_grad():
+        whole = denoiser.predict(x_BLYX, 300)
+        point = denoiser.encode(x_BLYX, 300)
+        with pytest.raises(RuntimeError):
+            denoiser.decode(point, torch.zeros(2, 5, 1, 1))
+        assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
+
+
+def test_one_point_serves_a_batch_of_shifts(tiny_checkpoint: Path, x_BLYX: torch.Tensor) -> None:
+    denoiser = load(tiny_checkpoint)
+    with torch.no_grad():
+        point = denoiser.encode(x_BLYX, 300)
+        h_BCYX = point.h_BCYX[:1] + torch.randn(5, *denoiser.h_shape)
+        batched = denoiser.decode(point.row(0), h_BCYX)
+        singly = torch.cat([denoiser.decode(point.row(0), h[None]) for h in h_BCYX])
+    torch.testing.assert_close(batched, singly, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+def test_forward_and_reverse_products_are_adjoint_and_match_finite_differences(
+    tiny_checkpoint: Path, h_layer: str, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint, h_layer)
+    alpha = 0.4
+    with torch.no_grad():
+        point = denoiser.encode(x_BLYX[:1], 300)
+    jacobian = HJacobian(denoiser, point, alpha, chunk=2)
+    generator = torch.Generator().manual_seed(2)
+    V_KD = torch.randn(3, jacobian.domain, generator=generator)
+    U_KN = torch.randn(3, 3 * 16 * 16, generator=generator)
+    JV_KN, JtU_KD = jacobian.jvp(V_KD), jacobian.vjp(U_KN)
+    torch.testing.assert_close((JV_KN * U_KN).sum(1), (V_KD * JtU_KD).sum(1), rtol=1e-4, atol=1e-4)
+    assert (jacobian.jvp_count, jacobian.vjp_count) == (3, 3)
+
+    step = 1e-2
+    with torch.no_grad():
+        dh = step * V_KD[0].view_as(point.h_BCYX)
+        difference = denoiser.decode(point, point.h_BCYX + dh) - denoiser.decode(
+            point, point.h_BCYX - dh
+        )
+    scale = -((1 - alpha) ** 0.5) / alpha**0.5  # d P_t / d eps
+    expected_N = scale * difference.flatten() / (2 * step)
+    assert (JV_KN[0] - expected_N).norm() / expected_N.norm() < 5e-3
+
+
+def test_prediction_types_agree_on_the_same_noise() -> None:
+    x0, eps, alpha = torch.rand(1, 3, 4, 4), torch.randn(1, 3, 4, 4), 0.3
+    x = alpha**0.5 * x0 + (1 - alpha) ** 0.5 * eps
+    v = alpha**0.5 * eps - (1 - alpha) ** 0.5 * x0
+    torch.testing.assert_close(epsilon(eps, x, alpha, "epsilon"), eps)
+    torch.testing.assert_close(epsilon(v, x, alpha, "v_prediction"), eps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(epsilon(x0, x, alpha, "sample"), eps, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ModelProblem, match="expected prediction_type"):
+        epsilon(eps, x, alpha, "flow")
