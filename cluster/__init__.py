@@ -1,0 +1,1 @@
+"""Placing workers and watching over them: the only folder that may import ray."""

@@ -1,0 +1,5 @@
+"""`python -m cluster` is `deltah`."""
+
+from cluster.cli import main
+
+main()

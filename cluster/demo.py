@@ -1,0 +1,55 @@
+"""The demo: faces of known factors through all stages here, and where the result lies."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from rich.console import Console
+from rich.panel import Panel
+
+from cluster.runner import Outcome, run
+from pipelines.config_file import load_config
+
+_SHARDS, _FACES_A_SHARD, _SEED = 4, 8, 0
+
+
+def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:
+    """Make the input below `output`, run the preset `demo` on it and write the report.
+
+    The panel at the end names what was made; nothing is printed but it and the progress line.
+    """
+    from lib.demo.shards import write_shards
+
+    console = Console(stderr=True)
+    faces, folder = os.path.join(output, "faces"), os.path.join(output, "run")
+    console.print(f"making {_SHARDS * _FACES_A_SHARD} faces in {faces}", highlight=False)
+    urls = write_shards(faces, shards=_SHARDS, faces_per_shard=_FACES_A_SHARD, seed=_SEED)
+    count = workers or (1 if engine == "local" else 2)
+    preset = load_config("demo")
+    config = preset.model_copy(
+        update={
+            "input": preset.input.model_copy(update={"shards": tuple(urls)}),
+            "output": preset.output.model_copy(update={"folder": folder}),
+            "execution": preset.execution.model_copy(
+                update={"engine": engine, "workers": count, "gpus_per_worker": 0.0}
+            ),
+        }
+    )
+    # Ray's own cluster, even where RAY_ADDRESS names one: the demo is of this machine.
+    outcome = run(config, address="local" if engine == "ray" else None, console=console)
+    if outcome.exit_code == 0:
+        from pipelines.report import write_report
+
+        report = write_report(folder)
+        lines = (
+            f"edited images  {folder}/images/*.tar   (WebDataset)",
+            f"manifest       {folder}/manifest/*.parquet",
+            f"directions     {folder}/directions/*.parquet",
+            f"dataset card   {folder}/README.md",
+            f"report         {report}",
+            "",
+            f"check it:      deltah verify {folder} --deep",
+        )
+        Console().print(Panel("\n".join(lines), title="deltah demo", expand=False), highlight=False)
+    return outcome

@@ -1,0 +1,276 @@
+"""Workers as Ray actors, the engine `ray`: only orders and receipts travel, Ray places workers.
+
+An actor is never restarted by Ray: a new one is made instead, so that no call can be lost in a
+restart. Before every shard the worker must answer `accept`, and only then the shard counts as
+started: a call to a process that is dead already costs nobody an attempt.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    RpcError,
+)
+
+from cluster.pools import (
+    ClusterLostError,
+    Event,
+    ShardFinished,
+    ShardRaised,
+    ShardStarted,
+    WorkerDied,
+    WorkerFactory,
+    WorkerFailedToStart,
+    WorkerPlaced,
+    WorkerReady,
+)
+from cluster.ray_actor import CONCURRENCY, WorkerProcess
+from cluster.ray_session import Resources, living_nodes
+from cluster.verdicts import Raised
+from lib.receipts import ShardTask
+
+_HEARTBEAT_S = 2.0
+_NODE_GRACE_S = 6.0
+"""A preempted machine ends its processes some seconds before the cluster knows that it is gone."""
+
+
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    host: str = ""
+    pid: int = 0
+    node: str | None = None
+    ready: bool = False
+    images: int = 0
+    beat_due: float = 0.0
+    calls: set[Any] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    kind: Literal["place", "load", "accept", "run", "beat"]
+    worker: int
+    task: ShardTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Inquest:
+    """A death whose cause may yet turn out to be the loss of the machine."""
+
+    worker: int
+    actor: _Actor
+    reason: str
+    until: float
+
+
+class RayPool:
+    """See `cluster.pools.Pool`. Ray must be connected."""
+
+    def __init__(
+        self,
+        factory: WorkerFactory,
+        config_json: str,
+        fingerprint: str,
+        output_folder: str,
+        resources: Resources,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._arguments = (factory, config_json, fingerprint, output_folder)
+        self._actor_class = ray.remote(WorkerProcess).options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups=CONCURRENCY,
+            scheduling_strategy="SPREAD",
+            runtime_env={
+                "env_vars": {"OMP_NUM_THREADS": str(resources.threads), **environment},
+            },
+        )
+        self._actors: dict[int, _Actor] = {}
+        self._calls: dict[Any, _Call] = {}
+        self._inquests: list[_Inquest] = []
+        self._events: list[Event] = []
+
+    def start(self, worker: int) -> None:
+        """Ask Ray for an actor; it may wait for room without limit."""
+        actor = _Actor(self._actor_class.remote(*self._arguments))
+        self._actors[worker] = actor
+        self._call(_Call("place", worker), actor.handle.place)
+
+    def submit(self, worker: int, task: ShardTask) -> None:
+        """Ask whether the worker lives; the shard is sent as soon as it says so."""
+        actor = self._actors.get(worker)
+        if actor is not None:  # else its WorkerDied is on the way
+            self._call(_Call("accept", worker, task), actor.handle.accept)
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """Wait for the first answer and take all that are there."""
+        try:
+            self._beat()
+            deadline = time.monotonic() + timeout_s
+            while not self._events:
+                left_s = deadline - time.monotonic()
+                self._collect(max(0.0, min(left_s, 0.5 if self._inquests else left_s)))
+                self._judge()
+                if left_s <= 0:
+                    break
+        except (RaySystemError, RpcError, LocalRayletDiedError, ConnectionError) as error:
+            raise ClusterLostError(f"the Ray cluster went away: {_sentence(error)}") from error
+        events, self._events = self._events, []
+        return events
+
+    def heartbeats(self) -> Mapping[int, int]:
+        """As last heard."""
+        return {number: actor.images for number, actor in self._actors.items() if actor.ready}
+
+    def kill(self, worker: int, reason: str) -> None:
+        """End the actor's process at once."""
+        actor = self._actors.get(worker)
+        if actor is not None:
+            self._remove(worker, actor)
+            self._report(worker, actor, reason, node_lost=False)
+
+    def close(self) -> bool:
+        """End all actors."""
+        for worker, actor in list(self._actors.items()):
+            self._remove(worker, actor)
+        return True
+
+    # -- calls and answers -----------------------------------------------------------------------
+
+    def _call(self, call: _Call, method: Any, *arguments: object) -> None:
+        reference = method.remote(*arguments)
+        self._calls[reference] = call
+        self._actors[call.worker].calls.add(reference)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        for number, actor in self._actors.items():
+            if actor.ready and now >= actor.beat_due:
+                actor.beat_due = float("inf")  # until this one is answered
+                self._call(_Call("beat", number), actor.handle.images_done)
+
+    def _collect(self, timeout_s: float) -> None:
+        if not self._calls:
+            time.sleep(timeout_s)
+            return
+        answered, waiting = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
+        if answered and waiting:
+            answered += ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
+        for reference in answered:
+            self._take(reference)
+
+    def _take(self, reference: Any) -> None:
+        call = self._calls.pop(reference, None)
+        if call is None:  # its actor was removed while this batch was taken
+            return
+        actor = self._actors[call.worker]
+        actor.calls.discard(reference)
+        try:
+            answer = ray.get(reference)
+        except (RaySystemError, RpcError, LocalRayletDiedError):
+            raise
+        except RayError as error:
+            self._bury(call.worker, actor, error)
+            return
+        self._answered(call, actor, answer)
+
+    def _answered(self, call: _Call, actor: _Actor, answer: Any) -> None:
+        number, task = call.worker, call.task
+        match call.kind:
+            case "place":
+                actor.host, actor.pid, actor.node = answer
+                self._events.append(WorkerPlaced(number, actor.host, actor.pid))
+                self._call(_Call("load", number), actor.handle.load)
+            case "load" if answer is None:
+                actor.ready = True
+                self._events.append(WorkerReady(number, actor.host, actor.pid))
+            case "load":
+                self._remove(number, actor)
+                self._events.append(WorkerFailedToStart(number, answer))
+            case "accept" if task is not None:
+                self._events.append(ShardStarted(number, task))
+                self._call(_Call("run", number, task), actor.handle.run, task)
+            case "run" if task is not None:
+                if isinstance(answer, Raised):
+                    self._events.append(ShardRaised(number, task, answer))
+                else:
+                    self._events.append(ShardFinished(number, task, answer))
+            case "beat":
+                actor.images = answer
+                actor.beat_due = time.monotonic() + _HEARTBEAT_S
+
+    # -- deaths ----------------------------------------------------------------------------------
+
+    def _bury(self, number: int, actor: _Actor, error: RayError) -> None:
+        """The actor is gone; what it had answered before counts first."""
+        if actor.calls:
+            pending = list(actor.calls)
+            for reference in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
+                call = self._calls[reference]
+                if call.kind != "run":
+                    continue
+                try:
+                    answer = ray.get(reference)
+                except RayError:
+                    continue
+                del self._calls[reference]
+                actor.calls.discard(reference)
+                self._answered(call, actor, answer)
+        self._remove(number, actor)
+        reason = _sentence(error)
+        preempted = isinstance(error, RayActorError) and error.preempted
+        if preempted or re.search(r"its node (has died|was|is)", str(error)):
+            self._report(number, actor, reason, node_lost=True)
+            return
+        unsure = isinstance(error, ActorUnavailableError) or len(living_nodes()) > 1
+        grace_s = _NODE_GRACE_S if unsure else 0.0
+        self._inquests.append(_Inquest(number, actor, reason, time.monotonic() + grace_s))
+
+    def _judge(self) -> None:
+        if not self._inquests:
+            return
+        living, now = living_nodes(), time.monotonic()
+        open_inquests = []
+        for inquest in self._inquests:
+            lost = inquest.actor.node is not None and inquest.actor.node not in living
+            if lost or now >= inquest.until:
+                self._report(inquest.worker, inquest.actor, inquest.reason, node_lost=lost)
+            else:
+                open_inquests.append(inquest)
+        self._inquests = open_inquests
+
+    def _remove(self, number: int, actor: _Actor) -> None:
+        for reference in actor.calls:
+            self._calls.pop(reference, None)
+        actor.calls.clear()
+        self._actors.pop(number, None)
+        ray.kill(actor.handle, no_restart=True)
+
+    def _report(self, number: int, actor: _Actor, reason: str, *, node_lost: bool) -> None:
+        if actor.ready:
+            self._events.append(WorkerDied(number, reason, node_lost))
+        else:
+            raised = Raised("WorkerFailedToStart", reason, "", "retry")
+            self._events.append(WorkerFailedToStart(number, raised, node_lost))
+
+
+def _sentence(error: BaseException) -> str:
+    """Ray's long text without its first, general line and the indented list of ids."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
+    if "creation task" in str(error) or "Traceback" in str(error):
+        return lines[-1].strip()
+    text = " ".join(line.strip() for line in (lines[1:] or lines))
+    return text if len(text) <= 400 else f"{text[:397]}..."

@@ -1,0 +1,268 @@
+"""A run from its config to its exit code: claim the folder, skip what is done, drive, finalize.
+
+Where nothing is left to do, neither torch nor ray is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from cluster.driver import Driver
+from cluster.events import EventLog
+from cluster.orders import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_QUARANTINED,
+    Rules,
+    Stop,
+)
+from cluster.pools import ClusterLostError, Pool, WorkerBody, WorkerFactory
+from cluster.progress import Tally
+from cluster.schedule import Schedule
+from lib import quarantine, storage
+from lib.commit_record import CommitDamageError
+from lib.finalize import finalize
+from lib.problems import ConfigProblem
+from lib.run_folder import RunFolder
+from lib.run_index import read_index
+from lib.run_record import run_record
+from pipelines.config import LibraryDiscovery, RunConfig
+from pipelines.fingerprint_fields import fingerprint_fields
+from pipelines.inputs import ShardInput, absolute, expand_inputs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int
+    sentence: str
+    shards: int
+    done: int
+    quarantined: int
+    threads_left: bool = False
+    """Threads of this process still run abandoned shards; it must be left by `os._exit`."""
+
+
+def shard_worker(config_json: str, fingerprint: str) -> WorkerBody:
+    """The worker that edits images; imports torch, so only where the work is done."""
+    from pipelines.worker import ShardWorker
+
+    return ShardWorker(config_json, fingerprint)
+
+
+def run(
+    config: RunConfig,
+    *,
+    address: str | None = None,
+    retry_quarantined: bool = False,
+    factory: WorkerFactory = shard_worker,
+    console: Console | None = None,
+    rules: Rules | None = None,
+) -> Outcome:
+    """Bring every input shard of `config` to its end.
+
+    Raises:
+        Problem: config, inputs, model, folder or cluster are refused; nothing was begun.
+        OSError: the inputs cannot be listed, or the run folder cannot be read or claimed.
+
+    """
+    config = located(config)
+    inputs = expand_inputs(config.input.shards)
+    folder = RunFolder(config.output.folder)
+    record = run_record(fingerprint_fields(config), config.model_dump(mode="json"))
+    folder.open_run(record)
+    _warn_of_moved(folder.inputs(), inputs)
+    folder.add_inputs({shard.name: shard.url for shard in inputs})
+    if retry_quarantined:
+        for name in folder.quarantined_names().intersection(shard.name for shard in inputs):
+            quarantine.release(folder, name)
+    names = [shard.name for shard in inputs]
+    pending = set(folder.pending(names))
+    if not pending:
+        return _settled(folder, names, None)
+    if config.execution.engine == "local" and config.execution.workers != 1:
+        raise ConfigProblem(
+            "execution.workers: expected 1 with engine local, which works in this one process, got"
+            f" {config.execution.workers}; use --engine ray for more"
+        )
+    todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
+    stop, threads_left = _drive(
+        config,
+        folder,
+        inputs,
+        todo,
+        str(record["fingerprint"]),
+        address,
+        factory,
+        console or Console(stderr=True),
+        rules,
+    )
+    return replace(_settled(folder, names, stop), threads_left=threads_left)
+
+
+def located(config: RunConfig) -> RunConfig:
+    """`config` with absolute local paths: workers do not share this process's folder."""
+    update: dict[str, object] = {
+        "output": config.output.model_copy(
+            update={"folder": absolute(config.output.folder).rstrip("/")}
+        )
+    }
+    if isinstance(config.discover, LibraryDiscovery):
+        update["discover"] = config.discover.model_copy(
+            update={"path": absolute(config.discover.path)}
+        )
+    checkpoint = config.model.checkpoint
+    if checkpoint != "embedded":
+        update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})
+    return config.model_copy(update=update)
+
+
+def _warn_of_moved(known: Mapping[str, str], inputs: tuple[ShardInput, ...]) -> None:
+    """A shard is known by its name; another file of that name may be meant as a new one."""
+    moved = [s for s in inputs if known.get(s.name, storage.redact(s.url)) != storage.redact(s.url)]
+    if moved:
+        _log.warning(
+            "%d shards were at another place when this run was begun, such as %s (then %s); those"
+            " already done are taken as the same",
+            len(moved),
+            storage.redact(moved[0].url),
+            known[moved[0].name],
+        )
+
+
+def _drive(
+    config: RunConfig,
+    folder: RunFolder,
+    inputs: tuple[ShardInput, ...],
+    todo: dict[str, str],
+    fingerprint: str,
+    address: str | None,
+    factory: WorkerFactory,
+    console: Console,
+    rules: Rules | None,
+) -> tuple[Stop | None, bool]:
+    """Why it ended before all shards did, and whether threads were left behind."""
+    execution = config.execution
+    schedule = Schedule(
+        todo,
+        rules
+        or Rules(
+            workers=execution.workers,
+            max_attempts=execution.max_attempts,
+            max_error_rate=execution.max_error_rate,
+            stall_timeout_s=execution.stall_timeout_s,
+        ),
+    )
+    events = EventLog(folder, time.monotonic())
+    tally = Tally("gpu" if execution.gpus_per_worker else "model")
+    before = len(inputs) - len(todo)
+    lost_before = len(folder.quarantined_names().intersection(s.name for s in inputs))
+    stop: Stop | None = None
+    threads_left = False
+    try:
+        with _pool(config, fingerprint, address, factory, len(todo)) as pool:
+            try:
+                events.add(
+                    "run_started",
+                    shards=len(inputs),
+                    pending=len(todo),
+                    engine=execution.engine,
+                    workers=execution.workers,
+                    fingerprint=fingerprint,
+                )
+                driver = Driver(folder, schedule, pool, events, tally)
+                asked = driver.run(console, before - lost_before, lost_before)
+                stop = schedule.stopped
+                if stop is None and asked and schedule.counts.waiting:
+                    stop = Stop(EXIT_FAILED, f"stopped by {asked}")
+            finally:
+                threads_left = not pool.close()
+    except ClusterLostError as error:
+        stop = Stop(EXIT_FAILED, str(error))
+    except KeyboardInterrupt:
+        stop = Stop(EXIT_FAILED, "stopped at once; shards in flight are begun again next time")
+    except OSError as error:
+        stop = Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
+    events.add(
+        "run_finished",
+        counts=schedule.counts,
+        exit_code=stop.exit_code if stop else EXIT_DONE,
+        reason=stop.sentence if stop else "",
+        images=tally.images,
+        errors=tally.errors,
+        edits=tally.edits,
+    )
+    try:
+        events.flush()
+    except OSError as error:
+        stop = stop or Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
+    return stop, threads_left
+
+
+@contextmanager
+def _pool(
+    config: RunConfig, fingerprint: str, address: str | None, factory: WorkerFactory, shards: int
+) -> Iterator[Pool]:
+    execution = config.execution
+    arguments = (factory, config.model_dump_json(), fingerprint, config.output.folder)
+    if execution.engine == "local":
+        from cluster.local_pool import LocalPool
+
+        if "torch" not in sys.modules:
+            os.environ["OMP_NUM_THREADS"] = str(execution.threads_per_worker)
+        yield LocalPool(*arguments)
+        return
+    from cluster.ray_pool import RayPool
+    from cluster.ray_session import Resources, ray_session
+
+    resources = Resources(execution.gpus_per_worker, execution.threads_per_worker)
+    workers = min(execution.workers, shards)
+    with ray_session(address, workers, resources) as session:
+        yield RayPool(*arguments, resources, session.import_path)
+
+
+def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
+    """Finalize if all shards have ended, and say how it stands."""
+    committed, quarantined = folder.committed(), folder.quarantined_names()
+    done = sum(name in committed for name in names)
+    lost = sum(name in quarantined and name not in committed for name in names)
+    where = storage.redact(folder.root)
+    tail = f"{done} of {len(names)} shards done, {lost} quarantined, in {where}"
+    if stop is None and done + lost < len(names):
+        stop = Stop(EXIT_FAILED, "shards that were committed have gone from the run folder")
+    if stop is not None:
+        again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
+        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
+    try:
+        if not _is_final(folder, committed, quarantined):
+            finalize(folder)
+    except (OSError, CommitDamageError) as error:
+        text = f"the run cannot be finalized: {storage.redact(str(error))} ({tail})"
+        return Outcome(EXIT_FAILED, text, len(names), done, lost)
+    if lost:
+        hint = "see `deltah status`, and use --retry-quarantined to try them again"
+        return Outcome(EXIT_QUARANTINED, f"{tail}; {hint}", len(names), done, lost)
+    return Outcome(EXIT_DONE, tail, len(names), done, lost)
+
+
+def _is_final(folder: RunFolder, committed: frozenset[str], quarantined: frozenset[str]) -> bool:
+    try:
+        index = read_index(folder)
+    except ValueError:  # of another release
+        return False
+    return (
+        index is not None
+        and {entry["shard"] for entry in index["shards"]} == committed
+        and set(index["quarantined"]) == quarantined
+    )

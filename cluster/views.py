@@ -1,0 +1,155 @@
+"""What the reading verbs print: plan, status, verify, finalize. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster.events import read_events
+from cluster.progress import duration
+from lib import storage
+from lib.problems import Problem
+from lib.run_folder import RunFolder
+from pipelines.config import RunConfig
+from pipelines.inputs import absolute
+
+_MOST_REASONS = 20
+
+
+def show_plan(config: RunConfig) -> None:
+    """Print what a run of `config` will do and what is already done.
+
+    Raises:
+        Problem: the config does not fit its inputs, its model or its output folder.
+
+    """
+    from cluster.runner import located
+    from lib.run_record import run_record
+    from pipelines.fingerprint_fields import fingerprint_fields
+    from pipelines.inputs import expand_inputs
+    from pipelines.plan import make_plan
+
+    config = located(config)
+    inputs = expand_inputs(config.input.shards)
+    folder = RunFolder(config.output.folder)
+    record = run_record(fingerprint_fields(config), config.model_dump(mode="json"))
+    if storage.exists(folder.run_url):
+        folder.open_run(record)  # there already, so this only compares
+    counts = folder.counts(shard.name for shard in inputs)
+    execution = config.execution
+    rows = [
+        ("shards found", f"{counts.inputs:,}"),
+        ("done", f"{counts.committed:,}"),
+        ("quarantined", f"{counts.quarantined:,}"),
+        ("to do", f"{counts.pending:,}"),
+        *make_plan(config, inputs).rows(),
+        ("engine", f"{execution.engine}, {execution.workers} workers"),
+        ("output folder", storage.redact(folder.root)),
+        ("fingerprint", str(record["fingerprint"])[:16]),
+    ]
+    _print(rows)
+
+
+def show_status(root: str) -> None:
+    """Print how far the run in folder `root` is."""
+    folder = _opened(root)
+    from lib.summary import summary
+
+    found = summary(folder)
+    counts = found.shards
+    rows = [
+        ("shards", f"{counts.committed:,} of {counts.inputs:,} done"),
+        ("quarantined", f"{counts.quarantined:,}"),
+        ("to do", f"{counts.pending:,}"),
+        ("samples", f"{found.samples_ok:,} ok, {found.samples_err:,} errors"),
+        ("edited images", f"{found.edits:,}"),
+        ("image bytes", f"{found.image_bytes:,}"),
+        *((f"errors: {kind}", f"{count:,}") for kind, count in found.error_kinds.items()),
+        *_last_driver(folder),
+    ]
+    _print(rows)
+    reasons = list(found.quarantined.items())
+    if reasons:
+        table = Table("quarantined shard", "reason")
+        for shard, reason in reasons[:_MOST_REASONS]:
+            table.add_row(escape(shard), escape(reason))
+        Console().print(table)
+        if len(reasons) > _MOST_REASONS:
+            Console().print(f"and {len(reasons) - _MOST_REASONS} more, in quarantine/")
+    for sentence in found.damaged:
+        Console(stderr=True).print(sentence, markup=False, highlight=False)
+
+
+def show_verification(root: str, *, deep: bool) -> int:
+    """Print what does not add up; the exit code."""
+    from lib.verification import verify
+
+    found = verify(_opened(root), deep=deep)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for sentence in found.problems:
+        console.print(f"problem: {sentence}")
+    for sentence in found.notes:
+        console.print(f"note: {sentence}")
+    console.print(
+        f"{found.inputs} shards: {found.committed} committed, {found.quarantined} quarantined;"
+        f" {found.samples_ok} samples ok, {found.samples_err} in errors; {found.edits} edits;"
+        f" {'all accounted for' if found.ok else f'{len(found.problems)} problems'}"
+    )
+    return 0 if found.ok else 1
+
+
+def show_finalized(root: str) -> None:
+    """Finalize and print the totals."""
+    from lib.commit_record import CommitDamageError
+    from lib.finalize import finalize
+
+    try:
+        totals = finalize(_opened(root))["totals"]
+    except CommitDamageError as error:
+        raise OSError(str(error)) from error
+    _print((name.replace("_", " "), f"{value:,}") for name, value in sorted(totals.items()))
+
+
+def _opened(root: str) -> RunFolder:
+    folder = RunFolder(absolute(root))
+    if not storage.exists(folder.run_url):
+        raise Problem(f"{storage.redact(root)}: expected a run folder, found no run.json in it")
+    return folder
+
+
+def _last_driver(folder: RunFolder) -> list[tuple[str, str]]:
+    """When the last driver wrote something, and its rate."""
+    done: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
+    for event in read_events(folder):
+        last = event
+        if event["event"] == "run_started":
+            done = []
+        elif event["event"] == "shard_done":
+            done.append(event)
+    rows = []
+    if last:
+        rows.append(("last sign of life", f"{last['time']} ({last['event']})"))
+    if done:
+        model_s = sum(event["report"]["model_s"] for event in done)
+        images = sum(event["report"]["n_in"] for event in done)
+        rows.append(("last driver", f"{len(done):,} shards, {images:,} images"))
+        if images:
+            rows.append(("model time an image", duration_or_ms(model_s / images)))
+    return rows
+
+
+def duration_or_ms(seconds: float) -> str:
+    """Milliseconds below ten seconds."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else duration(seconds)
+
+
+def _print(rows: Iterable[tuple[str, str]]) -> None:
+    table = Table(show_header=False)
+    for label, value in rows:
+        table.add_row(escape(label), escape(value))
+    Console().print(table)

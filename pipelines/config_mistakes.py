@@ -1,0 +1,190 @@
+"""pydantic's errors in the words of the config file: path, value, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipelines.config import RunConfig
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "a section of keys and values",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
+}
+_MAX_VALUE_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the file an error is."""
+
+    path: tuple[int | str, ...]
+    section: type[BaseModel]
+    """The innermost section around it."""
+    branches: tuple[type[BaseModel], ...] = ()
+    """Where the value may be one of several sections: those."""
+    branch: type[BaseModel] | None = None
+    """The one that this error speaks of."""
+    branch_depth: int = 0
+    is_key: bool = False
+    """The key itself is wrong, not its value."""
+
+
+def explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
+    """One line a mistake, sorted by path, for the values that were validated."""
+    found: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        place = _locate(detail["loc"])
+        if place.branches and place.branch is not None:
+            value: Any = values
+            for step in place.path[: place.branch_depth]:
+                value = value[step]
+            if place.branch is not _nearest_branch(value, place.branches):
+                continue
+        path = ".".join(map(str, place.path))
+        found.setdefault(path, f"  {path or 'whole config'}: {_sentence(detail, place)}")
+    return [found[path] for path in sorted(found)]
+
+
+def switches_taken_for_numbers(config: BaseModel, values: Mapping[str, Any]) -> list[str]:
+    """`true` where a number is expected: YAML's `yes` and `on` would silently become 1."""
+    return [
+        f"  {path}: got {'true' if given else 'false'}, expected a number"
+        for path, given, taken in _leaves(config.model_dump(), values, "")
+        if isinstance(given, bool) and not isinstance(taken, bool)
+    ]
+
+
+def _leaves(taken: Any, given: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(given, Mapping) and isinstance(taken, Mapping):
+        for key, value in given.items():
+            yield from _leaves(taken.get(key), value, f"{path}.{key}" if path else str(key))
+    elif isinstance(given, list | tuple) and isinstance(taken, list | tuple):
+        for position, (one, other) in enumerate(zip(taken, given, strict=False)):
+            yield from _leaves(one, other, f"{path}.{position}")
+    else:
+        yield path, given, taken
+
+
+def _locate(loc: Sequence[int | str]) -> _Place:
+    """Follow pydantic's location through the types; unlike the file it names union branches."""
+    kind: Any = RunConfig
+    path: list[int | str] = []
+    section: type[BaseModel] = RunConfig
+    branches: tuple[type[BaseModel], ...] = ()
+    branch: type[BaseModel] | None = None
+    depth = 0
+    for step in loc:
+        options = _options(kind)
+        if step == "[key]":
+            return _Place(tuple(path), section, is_key=True)
+        if options:
+            kind = branch = next(o for o in options if _is_branch(o, str(step)))
+            depth, section = len(path), kind
+            branches = () if "method" in kind.model_fields else options
+            continue
+        path.append(step)
+        if _is_section(kind):
+            section = kind
+            field = kind.model_fields.get(str(step))
+            kind = field.annotation if field else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            kind = None
+        if _is_section(kind):
+            section = kind if step is not loc[-1] else section
+    return _Place(tuple(path), section, branches, branch, depth)
+
+
+def _options(kind: Any) -> tuple[type[BaseModel], ...]:
+    if get_origin(kind) not in (Union, types.UnionType):
+        return ()
+    return tuple(each for each in get_args(kind) if _is_section(each))
+
+
+def _is_branch(option: type[BaseModel], step: str) -> bool:
+    """pydantic writes a discriminator's value, `ClassName` or `function-after[..., ClassName]`."""
+    method = option.model_fields.get("method")
+    if method is not None:
+        return step in get_args(method.annotation)
+    return step == option.__name__ or step.endswith(f" {option.__name__}]")
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _nearest_branch(value: Any, branches: Sequence[type[BaseModel]]) -> type[BaseModel]:
+    """The section whose keys resemble the given ones most; the first if none do."""
+    given = [str(key) for key in value] if isinstance(value, Mapping) else []
+
+    def likeness(branch: type[BaseModel]) -> float:
+        ratios = [
+            difflib.SequenceMatcher(None, one, other).ratio()
+            for one in given
+            for other in branch.model_fields
+        ]
+        return max(ratios, default=0.0)
+
+    return max(branches, key=likeness)
+
+
+def _sentence(detail: ErrorDetails, place: _Place) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if place.is_key:
+        return (
+            f"got the name {_shown(detail['input'])}, expected a letter, then letters, digits,"
+            " _ or -, at most 64"
+        )
+    if kind == "extra_forbidden":
+        return _unknown_key(str(place.path[-1]), list(place.section.model_fields))
+    if kind == "missing":
+        return "is missing, and is required"
+    if kind == "union_tag_invalid":
+        return f"got method {_shown(context['tag'])}, expected {context['expected_tags']}"
+    if kind == "union_tag_not_found":
+        return f"got {_shown(detail['input'])}, expected a key `method`: jacobian or library"
+    if kind == "model_type" and place.branches and len(place.path) == place.branch_depth:
+        forms = [f"{{{next(iter(each.model_fields))}: ...}}" for each in place.branches]
+        return f"got {_shown(detail['input'])}, expected {' or '.join(forms)}"
+    expected = _EXPECTED.get(kind, "").format(**context) or detail["msg"]
+    for beginning in ("Value error, ", "Input should be ", "Input should ", "expected "):
+        expected = expected.removeprefix(beginning)
+    return f"got {_shown(detail['input'])}, expected {expected}"
+
+
+def _unknown_key(key: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return f"unknown key; {hint}valid keys here: {', '.join(valid)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 3]}..."
