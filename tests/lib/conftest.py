@@ -41,14 +41,12 @@ def results() -> ModuleType:
 @pytest.fixture(params=["local", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunFolder]:
     """A claimed run folder, on disk and in fsspec's memory store."""
-    if request.param == "local":
-        root = str(tmp_path / "run")
-    else:
-        root = f"memory://{uuid.uuid4().hex}/run"
+    local = request.param == "local"
+    root = str(tmp_path / "run") if local else f"memory://{uuid.uuid4().hex}/run"
     made = RunFolder(root)
     made.open_run(run_record(FIELDS, CONFIG))
     yield made
-    if request.param == "memory":
+    if not local:
         fsspec.filesystem("memory").rm(root.removeprefix("memory:/"), recursive=True)
 
 

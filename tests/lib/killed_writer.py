@@ -1,7 +1,8 @@
-"""A writer to be killed: for every line `<root>` on stdin it forks a child that commits what is pending.
+"""A writer to be killed: for every line `<root>` on stdin it forks a child that commits what is
+pending.
 
-It answers with the child's pid, then, when the child is gone, with its exit status (-9 when killed).
-Forking a warm process makes a start so cheap that hundreds of kills take seconds.
+It answers with the child's pid, then, when the child is gone, with its exit status (-9 when
+killed). Forking a warm process makes a start so cheap that hundreds of kills take seconds.
 """
 
 from __future__ import annotations

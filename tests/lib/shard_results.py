@@ -1,4 +1,4 @@
-"""Small shard results of known content, for the tests of the ledger and for the writer they kill."""
+"""Small shard results of known content, for the ledger tests and the writer they kill."""
 
 from __future__ import annotations
 

@@ -50,12 +50,11 @@ def test_rows_lead_to_the_bytes_of_their_image(
     _, rows = read_commit_rows(folder.commit_url("00000"))
     assert rows.num_rows == 8
     for row in rows.to_pylist():
-        tar = tarfile.open(
-            fileobj=io.BytesIO(storage.read_bytes(folder.url("images", row["image"])))
-        )
-        member = tar.extractfile(row["member"])
-        assert member is not None
-        assert hashlib.sha256(member.read()).hexdigest() == row["sha256"]
+        data = storage.read_bytes(folder.url("images", row["image"]))
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            member = tar.extractfile(row["member"])
+            assert member is not None
+            assert hashlib.sha256(member.read()).hexdigest() == row["sha256"]
 
 
 def test_nothing_of_when_where_and_who_is_in_a_commit(

@@ -43,7 +43,6 @@ def writer() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-@pytest.mark.timeout(120)
 def test_200_kills_leave_no_state_a_reader_would_take_wrongly(
     tmp_path: Path, writer: subprocess.Popen[str]
 ) -> None:
@@ -90,7 +89,9 @@ def _claimed(path: Path) -> RunFolder:
 
 
 def _write(writer: subprocess.Popen[str], folder: RunFolder, life_s: float | None) -> int:
-    """Exit status of a writer that is killed after `life_s`, unless it is done before (None: never)."""
+    """Exit status of a writer that is killed after `life_s`, unless it is done before (None:
+    never).
+    """
     assert writer.stdin is not None
     assert writer.stdout is not None
     writer.stdin.write(f"{folder.root}\n")
@@ -104,7 +105,9 @@ def _write(writer: subprocess.Popen[str], folder: RunFolder, life_s: float | Non
 
 
 def _assert_no_lie(folder: RunFolder) -> None:
-    """Every committed shard is whole, every other one is pending, every tar of a final name is whole."""
+    """Every committed shard is whole, every other one is pending, every tar of a final name is
+    whole.
+    """
     found = verify(folder, deep=True)
     pending = folder.pending(SHARDS)
     assert list(found.problems) == [
