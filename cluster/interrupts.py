@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Within this context the first signal sets `asked`, the second raises KeyboardInterrupt."""
+    """Within this context the first signal sets `asked`, the second raises KeyboardInterrupt.
+
+    Python hears signals in the main thread only; in any other this does nothing.
+    """
 
     def __init__(self) -> None:
         self.asked = ""
@@ -18,7 +22,8 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
+        in_main = threading.current_thread() is threading.main_thread()
+        for number in _SIGNALS if in_main else ():
             self._before[number] = signal.signal(number, self._heard)
         return self
 

@@ -87,7 +87,7 @@ class RayPool:
         environment: Mapping[str, str],
     ) -> None:
         self._arguments = (factory, config_json, fingerprint, output_folder)
-        self._actor_class = ray.remote(WorkerProcess).options(
+        self._actor_class = ray.remote(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             max_restarts=0,
@@ -97,7 +97,7 @@ class RayPool:
             runtime_env={
                 "env_vars": {"OMP_NUM_THREADS": str(resources.threads), **environment},
             },
-        )
+        )(WorkerProcess)
         self._actors: dict[int, _Actor] = {}
         self._calls: dict[Any, _Call] = {}
         self._inquests: list[_Inquest] = []
@@ -273,4 +273,5 @@ def _sentence(error: BaseException) -> str:
     if "creation task" in str(error) or "Traceback" in str(error):
         return lines[-1].strip()
     text = " ".join(line.strip() for line in (lines[1:] or lines))
+    text = text.partition(" Some common causes include")[0]
     return text if len(text) <= 400 else f"{text[:397]}..."

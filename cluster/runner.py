@@ -38,6 +38,8 @@ from pipelines.config import LibraryDiscovery, RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
 
+_RAY_NOISE = "A worker died or was killed while executing a task"
+"""Ray prints a paragraph for every death, whatever its options; the run says it in one line."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +97,15 @@ def run(
         raise ConfigProblem(
             "execution.workers: expected 1 with engine local, which works in this one process, got"
             f" {config.execution.workers}; use --engine ray for more"
+        )
+    if (
+        config.execution.engine == "ray"
+        and config.execution.device == "cuda"
+        and not config.execution.gpus_per_worker
+    ):
+        raise ConfigProblem(
+            "execution.gpus_per_worker: expected more than 0 with engine ray and device cuda,"
+            " got 0; Ray gives a worker no GPU unless it asks for one"
         )
     todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
     stop, threads_left = _drive(
@@ -223,13 +234,17 @@ def _pool(
             os.environ["OMP_NUM_THREADS"] = str(execution.threads_per_worker)
         yield LocalPool(*arguments)
         return
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)  # read when ray is imported
     from cluster.ray_pool import RayPool
     from cluster.ray_session import Resources, ray_session
 
     resources = Resources(execution.gpus_per_worker, execution.threads_per_worker)
     workers = min(execution.workers, shards)
     with ray_session(address, workers, resources) as session:
-        yield RayPool(*arguments, resources, session.import_path)
+        environment = dict(session.import_path)
+        if not execution.gpus_per_worker:
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # else all workers of a machine share GPU 0
+        yield RayPool(*arguments, resources, environment)
 
 
 def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:

@@ -262,26 +262,28 @@ class Schedule:
         shard.charges += 1
         shard.avoid = event.worker
         last = shard.charges >= self._rules.max_attempts
-        self._queue.retry(shard, now + self._rules.retry_pause_s * shard.charges)
+        pause_s = self._rules.retry_pause_s * shard.charges
+        if raised.verdict == "vanished":
+            last = shard.vanished
+            shard.vanished = True
+            pause_s = self._rules.vanished_pause_s
         match raised.verdict:
             case "refused":
                 self._stop(EXIT_REFUSED, raised.message)
             case "output_refused":
                 self._stop(EXIT_FAILED, f"the output folder takes no more writes: {raised}")
-            case "output_failed":
-                if last:
-                    self._stop(
-                        EXIT_FAILED,
-                        f"writing the result of shard {shard.name} failed {shard.charges} times,"
-                        f" last with {raised}",
-                    )
-            case "vanished" if not shard.vanished:
-                shard.vanished = True
-                self._queue.retry(shard, now + self._rules.vanished_pause_s)
-            case "vanished" | "damaged":
-                self._give_up(shard, raised)
-            case _ if last:
-                self._give_up(shard, raised)
+            case "output_failed" if last:
+                self._stop(
+                    EXIT_FAILED,
+                    f"writing the result of shard {shard.name} failed {shard.charges} times,"
+                    f" last with {raised}",
+                )
+            case "damaged":
+                last = True
+        if last and self.stopped is None:
+            self._give_up(shard, raised)
+        else:
+            self._queue.retry(shard, now + pause_s)
 
     def _bury(self, number: int, death: Raised, now: float, *, node_lost: bool) -> None:
         worker = self._workers.pop(number)
@@ -289,7 +291,6 @@ class Schedule:
             shard = self._queue[name]
             if shard.state != "sent":
                 continue
-            self._queue.retry(shard, now)
             if name in worker.started and not node_lost:
                 shard.charges += 1
                 shard.alone = True
@@ -297,6 +298,8 @@ class Schedule:
                 guilty = len(worker.started) == 1
                 if guilty and shard.charges >= self._rules.max_attempts:
                     self._give_up(shard, death)
+                    continue
+            self._queue.retry(shard, now)
         if not worker.started and not node_lost:
             self._slot_failed(worker.slot, str(death))
 

@@ -1,0 +1,451 @@
+"""The schedule against a fake pool: no processes, no clock but the one turned here."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.orders import (
+    EXIT_BUDGET,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    KillWorker,
+    Order,
+    Quarantine,
+    Release,
+    Rules,
+    StartWorker,
+    Submit,
+)
+from cluster.pools import (
+    Event,
+    ShardFinished,
+    ShardRaised,
+    ShardStarted,
+    WorkerDied,
+    WorkerFailedToStart,
+    WorkerPlaced,
+    WorkerReady,
+)
+from cluster.schedule import Schedule
+from cluster.verdicts import Raised, Verdict
+from lib.receipts import ShardReport, ShardTask
+
+
+def names(count: int) -> dict[str, str]:
+    return {f"s{i:03d}": f"/in/s{i:03d}.tar" for i in range(count)}
+
+
+def report(task: ShardTask, n_in: int = 10, n_err: int = 0) -> ShardReport:
+    return ShardReport(
+        task.shard,
+        task.attempt,
+        "committed",
+        n_in,
+        n_in - n_err,
+        n_err,
+        n_in,
+        1,
+        1,
+        0.1,
+        1.0,
+        0.0,
+        0.1,
+        "host",
+    )
+
+
+def raised(verdict: Verdict = "retry") -> Raised:
+    return Raised("ValueError", "no", "Traceback ...", verdict)
+
+
+@dataclass
+class Bench:
+    """A schedule, the orders it gave, and a clock."""
+
+    schedule: Schedule
+    now: float = 0.0
+    orders: list[Order] = field(default_factory=list)
+
+    def step(self, *events: Event, after: float = 0.0) -> list[Order]:
+        self.now += after
+        for event in events:
+            self.schedule.observe(event, self.now)
+        new = self.schedule.orders(self.now)
+        self.orders += new
+        return new
+
+    def ready(self, *workers: int) -> list[ShardTask]:
+        self.step()
+        return tasks(self.step(*(WorkerReady(w, "host", w) for w in workers)))
+
+
+def tasks(orders: list[Order]) -> list[ShardTask]:
+    return [order.task for order in orders if isinstance(order, Submit)]
+
+
+def start(*pairs: tuple[int, ShardTask]) -> list[Event]:
+    return [ShardStarted(worker, task) for worker, task in pairs]
+
+
+def test_every_worker_gets_one_shard_before_any_gets_two() -> None:
+    bench = Bench(Schedule(names(3), Rules(workers=2)))
+    bench.step()
+    orders = bench.step(WorkerReady(0, "h", 1), WorkerReady(1, "h", 2))
+    assert [o.worker for o in orders if isinstance(o, Submit)] == [0, 1, 0]
+
+
+def test_no_more_workers_are_started_than_shards_are_left() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=8)))
+    assert bench.step() == [StartWorker(0), StartWorker(1)]
+
+
+def test_a_shard_the_worker_never_began_is_not_charged_when_the_worker_dies() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, max_attempts=1, max_start_failures=9)))
+    for worker in range(5):
+        (task,) = bench.ready(worker)
+        assert task.attempt == 1
+        bench.step(WorkerDied(worker, "killed", node_lost=False))
+    assert bench.schedule.counts.quarantined == 0
+
+
+def test_losing_the_machine_is_free_however_often() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, max_attempts=2)))
+    for worker in range(10):
+        (task,) = bench.ready(worker)
+        assert task.attempt == worker + 1
+        bench.step(*start((worker, task)), WorkerDied(worker, "node gone", node_lost=True))
+    assert bench.schedule.counts.waiting + bench.schedule.counts.in_flight == 1
+    assert bench.schedule.stopped is None
+
+
+def test_of_two_shards_on_a_dying_worker_only_the_one_that_kills_alone_is_given_up() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=3)))
+    first = bench.ready(0)
+    assert [task.shard for task in first] == ["s000", "s001"]
+    bench.step(*start((0, first[0]), (0, first[1])), WorkerDied(0, "exit 1", node_lost=False))
+    starts: Counter[str] = Counter(task.shard for task in first)
+    worker = 1
+    while not bench.schedule.over:
+        sent = bench.ready(worker) if worker else []
+        assert len(sent) == 1, "a suspect is sent alone"
+        starts[sent[0].shard] += 1
+        if sent[0].shard == "s000":
+            bench.step(*start((worker, sent[0])), WorkerDied(worker, "exit 1", node_lost=False))
+            worker += 1
+        else:
+            sent_next = tasks(
+                bench.step(
+                    *start((worker, sent[0])), ShardFinished(worker, sent[0], report(sent[0]))
+                )
+            )
+            for task in sent_next:
+                starts[task.shard] += 1
+                bench.step(*start((worker, task)), WorkerDied(worker, "exit 1", node_lost=False))
+                worker += 1
+    given_up = [order for order in bench.orders if isinstance(order, Quarantine)]
+    assert [(order.shard, order.attempts) for order in given_up] == [("s000", 3)]
+    assert starts == {"s000": 3, "s001": 2}
+    assert "exit 1" in given_up[0].reason
+
+
+def test_a_death_in_company_never_gives_a_shard_up_even_on_its_last_attempt() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=1)))
+    both = bench.ready(0)
+    bench.step(*start((0, both[0]), (0, both[1])), WorkerDied(0, "exit", node_lost=False))
+    assert bench.schedule.counts.quarantined == 0
+
+
+def test_a_suspect_waits_for_a_worker_that_holds_nothing_else_and_keeps_it_for_itself() -> None:
+    bench = Bench(Schedule(names(8), Rules(workers=2)))
+    sent = bench.ready(0, 1)
+    mine = [t for t in sent if t.shard in ("s000", "s002")]
+    others = [t for t in sent if t.shard in ("s001", "s003")]
+    bench.step(*start(*((0, t) for t in mine), *((1, t) for t in others)))
+    orders = bench.step(WorkerDied(0, "exit", node_lost=False))
+    assert tasks(orders) == []
+    orders = bench.step(ShardFinished(1, others[0], report(others[0])))
+    assert tasks(orders) == [], "worker 1 runs empty for the suspects"
+    orders = bench.step(ShardFinished(1, others[1], report(others[1])))
+    assert [task.shard for task in tasks(orders)] == ["s000"]
+    orders = bench.step(WorkerReady(2, "h", 3))
+    assert [task.shard for task in tasks(orders)] == ["s002"]
+
+
+def test_a_raising_shard_is_retried_after_a_pause_on_another_worker_and_then_given_up() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, max_attempts=2, retry_pause_s=1.0)))
+    (task,) = bench.ready(0)
+    assert tasks(bench.step(*start((0, task)), ShardRaised(0, task, raised()))) == []
+    (again,) = tasks(bench.step(after=1.1))
+    assert again.attempt == 2
+    orders = bench.step(*start((0, again)), ShardRaised(0, again, raised()))
+    (given_up,) = [order for order in orders if isinstance(order, Quarantine)]
+    assert given_up.attempts == 2
+    assert given_up.reason == "ValueError: no"
+    assert given_up.traceback == "Traceback ..."
+    assert bench.schedule.over
+
+
+def test_a_retry_prefers_a_worker_that_did_not_fail_it() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=2)))
+    sent = bench.ready(0, 1)
+    bench.step(*start((0, sent[0]), (1, sent[1])), ShardRaised(0, sent[0], raised()))
+    orders = bench.step(after=5)
+    assert [(o.worker, o.task.shard) for o in orders if isinstance(o, Submit)] == [(1, "s000")]
+
+
+def test_damage_is_given_up_at_once_and_a_vanished_shard_is_looked_for_once_more() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, vanished_pause_s=5.0)))
+    damaged, vanished = bench.ready(0)
+    bench.step(*start((0, damaged), (0, vanished)))
+    bench.step(ShardRaised(0, damaged, raised("damaged")))
+    bench.step(ShardRaised(0, vanished, raised("vanished")))
+    assert bench.schedule.counts.quarantined == 1
+    assert tasks(bench.step(after=4.9)) == []
+    (again,) = tasks(bench.step(after=0.2))
+    bench.step(*start((0, again)), ShardRaised(0, again, raised("vanished")))
+    assert bench.schedule.counts.quarantined == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "exit_code"), [("output_refused", EXIT_FAILED), ("refused", EXIT_REFUSED)]
+)
+def test_what_is_no_fault_of_the_shard_stops_the_run_and_gives_nothing_up(
+    verdict: Verdict, exit_code: int
+) -> None:
+    bench = Bench(Schedule(names(5), Rules(workers=1)))
+    task = bench.ready(0)[0]
+    bench.step(*start((0, task)), ShardRaised(0, task, raised(verdict)))
+    assert bench.schedule.stopped is not None
+    assert bench.schedule.stopped.exit_code == exit_code
+    assert bench.schedule.over
+    assert bench.schedule.counts.quarantined == 0
+
+
+def test_a_failing_output_store_stops_the_run_after_the_last_attempt() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, max_attempts=2)))
+    (task,) = bench.ready(0)
+    bench.step(*start((0, task)), ShardRaised(0, task, raised("output_failed")))
+    assert bench.schedule.stopped is None
+    (task,) = tasks(bench.step(after=9))
+    bench.step(*start((0, task)), ShardRaised(0, task, raised("output_failed")))
+    assert bench.schedule.stopped is not None
+    assert bench.schedule.counts.quarantined == 0
+
+
+def test_a_worker_broken_by_a_shard_is_replaced_and_its_other_shard_is_not_blamed() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=1)))
+    both = bench.ready(0)
+    orders = bench.step(
+        *start((0, both[0]), (0, both[1])), ShardRaised(0, both[0], raised("worker_broken"))
+    )
+    assert [type(order) for order in orders] == [KillWorker, StartWorker]
+    assert bench.schedule.counts.quarantined == 0
+    assert bench.step(ShardRaised(0, both[1], raised())) == []
+
+
+def test_a_silent_worker_is_ended_once_and_a_slow_one_is_not() -> None:
+    bench = Bench(Schedule(names(4), Rules(workers=1, stall_timeout_s=10)))
+    sent = bench.ready(0)
+    bench.step(*start((0, sent[0])))
+    for images in range(1, 4):
+        bench.schedule.heartbeats({0: images}, bench.now)
+        assert bench.step(after=9) == []
+    assert [type(o) for o in bench.step(after=2)] == [KillWorker]
+    assert bench.step(after=100) == []
+    bench.step(WorkerDied(0, "killed", node_lost=False))
+    assert bench.schedule.counts.in_flight == 0
+
+
+def test_an_idle_worker_is_never_silent() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, stall_timeout_s=1, retry_pause_s=100)))
+    (task,) = bench.ready(0)
+    bench.step(*start((0, task)), ShardRaised(0, task, raised()))
+    assert bench.step(after=50) == []
+
+
+def test_a_worker_that_cannot_start_three_times_stops_the_run_with_its_error() -> None:
+    bench = Bench(Schedule(names(5), Rules(workers=1)))
+    bench.step()
+    for worker in range(3):
+        assert bench.schedule.stopped is None
+        bench.step(WorkerFailedToStart(worker, Raised("OSError", "no such GPU", "", "retry")))
+    assert bench.schedule.stopped is not None
+    assert bench.schedule.stopped.exit_code == EXIT_FAILED
+    assert "OSError: no such GPU" in bench.schedule.stopped.sentence
+
+
+def test_one_bad_place_among_good_ones_is_left_empty_and_the_run_goes_on() -> None:
+    bench = Bench(Schedule(names(9), Rules(workers=2)))
+    bench.step()
+    bench.step(WorkerReady(0, "h", 1), WorkerFailedToStart(1, raised()))
+    bench.step(WorkerFailedToStart(2, raised()))
+    orders = bench.step(WorkerFailedToStart(3, raised()))
+    assert not any(isinstance(order, StartWorker) for order in orders)
+    assert bench.schedule.stopped is None
+
+
+def test_a_model_that_cannot_be_used_stops_the_run_at_once() -> None:
+    bench = Bench(Schedule(names(5), Rules(workers=3)))
+    bench.step()
+    bench.step(WorkerFailedToStart(1, raised("refused")))
+    assert bench.schedule.stopped is not None
+    assert bench.schedule.stopped.exit_code == EXIT_REFUSED
+
+
+def test_a_worker_that_loads_for_ever_is_ended() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, start_timeout_s=60)))
+    bench.step()
+    bench.step(after=1000)
+    assert bench.step(WorkerPlaced(0, "h", 1)) == []
+    assert [type(order) for order in bench.step(after=61)] == [KillWorker]
+
+
+def test_the_error_budget_counts_from_a_hundred_samples_on() -> None:
+    bench = Bench(Schedule(names(9), Rules(workers=1, max_error_rate=0.1)))
+    sent = bench.ready(0)
+    sent += tasks(bench.step(ShardFinished(0, sent[0], report(sent[0], n_in=99, n_err=99))))
+    assert bench.schedule.stopped is None
+    bench.step(ShardFinished(0, sent[1], report(sent[1], n_in=1, n_err=0)))
+    assert bench.schedule.stopped is not None
+    assert bench.schedule.stopped.exit_code == EXIT_BUDGET
+    assert "99 of 100 samples" in bench.schedule.stopped.sentence
+
+
+def test_an_error_rate_just_at_the_limit_goes_on() -> None:
+    bench = Bench(Schedule(names(9), Rules(workers=1, max_error_rate=0.1)))
+    sent = bench.ready(0)
+    bench.step(ShardFinished(0, sent[0], report(sent[0], n_in=100, n_err=10)))
+    assert bench.schedule.stopped is None
+
+
+def test_draining_sends_nothing_more_and_ends_with_the_last_shard_in_flight() -> None:
+    bench = Bench(Schedule(names(5), Rules(workers=1)))
+    sent = bench.ready(0)
+    bench.schedule.drain()
+    assert bench.step(ShardFinished(0, sent[0], report(sent[0]))) == []
+    assert not bench.schedule.over
+    bench.step(*start((0, sent[1])), WorkerDied(0, "exit", node_lost=False))
+    assert bench.schedule.over
+    assert bench.schedule.counts.waiting == 4
+
+
+def test_a_late_commit_of_a_worker_given_up_counts_and_lifts_the_quarantine() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=1, stall_timeout_s=1)))
+    first, _ = bench.ready(0)
+    bench.step(*start((0, first)))
+    bench.step(WorkerDied(0, "stalled", node_lost=False))
+    assert bench.schedule.counts.quarantined == 1
+    assert Release(first.shard) in bench.step(ShardFinished(0, first, report(first)))
+    assert bench.schedule.counts.quarantined == 0
+    assert bench.schedule.counts.done == 1
+
+
+def test_shards_that_another_driver_did_are_not_sent() -> None:
+    bench = Bench(Schedule(names(5), Rules(workers=1)))
+    bench.schedule.found_committed(["s000", "s003", "unknown"])
+    assert [task.shard for task in bench.ready(0)] == ["s001", "s002"]
+    assert bench.schedule.counts.done == 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    shards=st.integers(0, 25),
+    workers=st.integers(1, 5),
+    max_attempts=st.integers(1, 4),
+)
+def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given_up(
+    seed: int, shards: int, workers: int, max_attempts: int
+) -> None:
+    """Some shards always kill, some always raise; machines vanish, workers fail to start."""
+    chance = random.Random(seed)
+    inputs = names(shards)
+    killers = {name for name in inputs if chance.random() < 0.1}
+    raisers = {name for name in inputs if chance.random() < 0.1} - killers
+    rules = Rules(
+        workers=workers, max_attempts=max_attempts, max_start_failures=10**6, retry_pause_s=0.5
+    )
+    schedule = Schedule(inputs, rules)
+    held: dict[int, dict[str, ShardTask]] = {}
+    begun: dict[int, set[str]] = {}
+    starting: set[int] = set()
+    starts: Counter[str] = Counter()
+    free_starts: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
+    given_up: set[str] = set()
+
+    def kill(worker: int, *, node_lost: bool) -> Event:
+        for name in begun.pop(worker):
+            if node_lost:
+                free_starts[name] += 1
+        held.pop(worker)
+        return WorkerDied(worker, "gone", node_lost)
+
+    now = 0.0
+    for _ in range(20_000):
+        for order in schedule.orders(now):
+            match order:
+                case StartWorker(worker):
+                    assert len(held) + len(starting) < workers
+                    starting.add(worker)
+                case Submit(worker, task):
+                    held[worker][task.shard] = task
+                    assert len(held[worker]) <= 2
+                    in_flight = [name for tasks_ in held.values() for name in tasks_]
+                    assert len(in_flight) == len(set(in_flight)), "one shard, one worker"
+                case Quarantine(shard):
+                    ended[shard] += 1
+                    given_up.add(shard)
+                case _:
+                    raise AssertionError(order)
+        if schedule.over:
+            break
+        now += 0.3
+        events: list[Event] = []
+        for worker in list(starting):
+            roll = chance.random()
+            if roll < 0.6:
+                starting.discard(worker)
+                if roll < 0.1:
+                    events.append(WorkerFailedToStart(worker, raised(), node_lost=roll < 0.05))
+                else:
+                    held[worker], begun[worker] = {}, set()
+                    events.append(WorkerReady(worker, "h", worker))
+        for worker in list(held):
+            roll = chance.random()
+            if roll < 0.03:
+                events.append(kill(worker, node_lost=True))
+                continue
+            for name, task in list(held[worker].items()):
+                if name not in begun[worker]:
+                    if chance.random() < 0.7:
+                        begun[worker].add(name)
+                        starts[name] += 1
+                        events.append(ShardStarted(worker, task))
+                elif name in killers:
+                    events.append(kill(worker, node_lost=False))
+                    break
+                elif chance.random() < 0.5:
+                    del held[worker][name]
+                    begun[worker].discard(name)
+                    if name in raisers:
+                        events.append(ShardRaised(worker, task, raised()))
+                    else:
+                        ended[name] += 1
+                        events.append(ShardFinished(worker, task, report(task)))
+        for event in events:
+            schedule.observe(event, now)
+    assert schedule.over
+    assert schedule.stopped is None
+    assert ended == Counter(inputs.keys()), "each shard ended exactly once"
+    assert given_up == killers | raisers
+    counts = schedule.counts
+    assert (counts.done, counts.quarantined) == (shards - len(given_up), len(given_up))
+    for name in killers | raisers:
+        assert starts[name] - free_starts[name] <= max_attempts + 1

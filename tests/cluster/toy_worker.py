@@ -1,0 +1,93 @@
+"""A worker without a model: each input file says in JSON what happens to it. Commits are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from lib import schemas
+from lib.commit import ShardResult, commit
+from lib.problems import ModelProblem
+from lib.receipts import Failure, ShardReport, ShardTask
+from lib.run_folder import RunFolder
+from lib.samples import ShardDamage
+
+
+class ToyWorker:
+    """Keys of an input: `do`, `seconds` (before it), `samples`."""
+
+    def __init__(self, config_json: str, fingerprint: str) -> None:
+        self._folder = RunFolder(json.loads(config_json)["output"]["folder"])
+        self._fingerprint = fingerprint
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def run(self, task: ShardTask) -> ShardReport:
+        order = json.loads(Path(task.url).read_text())
+        starts = Path(task.url).parent / "starts"
+        starts.mkdir(exist_ok=True)
+        with self._lock, (starts / task.shard).open("a") as file:
+            file.write(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
+        self._wait(order.get("seconds", 0.0))
+        match order.get("do", "commit"):
+            case "raise":
+                raise ValueError("a shard that raises")
+            case "exit":
+                os._exit(1)
+            case "sys_exit":
+                sys.exit(0)
+            case "hang":
+                time.sleep(3600)
+            case "damage":
+                raise ShardDamage("truncated", "cut at a member's border")
+            case "full":
+                raise OSError(28, "No space left on device", f"{self._folder.root}/images/x.tar")
+            case "forbidden":
+                raise PermissionError(13, "Permission denied", f"{self._folder.root}/images/x.tar")
+        return self._commit(task, order.get("samples", 2))
+
+    def images_done(self) -> int:
+        return self._done
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.05)
+            self._done += 1
+
+    def _commit(self, task: ShardTask, samples: int) -> ShardReport:
+        failures = [Failure(task.shard, i, str(i), "decode", "toy", "-") for i in range(samples)]
+        result = ShardResult(
+            shard=task.shard,
+            url=task.url,
+            n_in=samples,
+            input_size=1,
+            input_etag="",
+            images=b"",
+            edits=schemas.EDITS.empty_table(),
+            directions=None,
+            failures=failures,
+        )
+        outcome = commit(self._folder, result, self._fingerprint)
+        self._done += samples
+        return ShardReport(
+            task.shard, task.attempt, outcome, samples, 0, samples, 0, 1, 1, 0.0, 0.1, 0.0, 0.0, "h"
+        )
+
+
+class RefusingWorker(ToyWorker):
+    """The model cannot be used."""
+
+    def __init__(self, config_json: str, fingerprint: str) -> None:
+        raise ModelProblem("expected a UNet2DModel, got a toaster")
+
+
+class BrokenWorker(ToyWorker):
+    """It cannot be made on this machine."""
+
+    def __init__(self, config_json: str, fingerprint: str) -> None:
+        raise OSError("no such accelerator")
