@@ -160,8 +160,8 @@ def main(faces: int = 16, targets: int = 8) -> None:
     torch.set_num_threads(1)
     print(describe())
     print(
-        f"{faces} held-out faces, {NUM_STEPS} steps, 2 refinements, direction of t={TIMESTEP}, window"
-        f" {WINDOW}, asymmetric, in-region change {TARGET}"
+        f"{faces} held-out faces, {NUM_STEPS} steps, 2 refinements, direction of t={TIMESTEP},"
+        f" window {WINDOW}, asymmetric, in-region change {TARGET}"
     )
     scene = prepare(load_bench(NUM_STEPS), faces)
     print("region  ROIR + [min-max]     ROIR - [min-max]     random (best of 3)  ratio  strength")

@@ -48,14 +48,12 @@ class ShardResult:
     """What a pipeline hands over for one input shard."""
 
     shard: str
-    url: str
-    """Of the input shard; credentials are removed before it is written."""
     n_in: int
     """Samples found in the shard; each is in `edits` or in `failures`."""
     input_size: int
     """Bytes."""
-    input_etag: str
-    """The store's word for the input's version; "" where it has none."""
+    input_sha256: str
+    """Of the input shard, so that a changed input is seen; where it lies is in inputs.json."""
     images: bytes
     """The tar of edited images, deterministic; b"" when no sample could be done."""
     edits: pa.Table
@@ -137,7 +135,6 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         v=COMMIT_VERSION,
         fingerprint=fingerprint,
         shard=result.shard,
-        url=storage.redact(result.url),
         n_in=result.n_in,
         n_ok=n_ok,
         n_err=n_err,
@@ -154,7 +151,7 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         errors_bytes=len(errors),
         error_kinds=_counted([failure.kind for failure in result.failures]),
         input_size=result.input_size,
-        input_etag=result.input_etag,
+        input_sha256=result.input_sha256,
         oom_batch=result.oom_batch,
         versions=dict(package_versions()),
     )

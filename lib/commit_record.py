@@ -28,7 +28,6 @@ class CommitRecord:
     v: int
     fingerprint: str
     shard: str
-    url: str
     n_in: int
     n_ok: int
     n_err: int
@@ -47,7 +46,7 @@ class CommitRecord:
     error_kinds: Mapping[str, int]
     """Kind -> rows in the errors file, unreadable stretches included."""
     input_size: int
-    input_etag: str
+    input_sha256: str
     oom_batch: int | None
     versions: Mapping[str, str]
 

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from lib.problems import ConfigProblem, ModelProblem
 
-
 Schedule = npt.NDArray[np.floating[Any]]
 """One float64 a training timestep."""
 

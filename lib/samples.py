@@ -20,7 +20,7 @@ _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _RESERVED = re.compile(r"__[^/]*__($|/)")
 
 
-class ShardDamage(ValueError):  # noqa: N818, the design's word
+class ShardDamage(ValueError):
     """A shard that must be given up; `kind` is truncated, empty or too_large."""
 
     def __init__(self, kind: str, message: str) -> None:

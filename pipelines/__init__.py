@@ -1,0 +1,1 @@
+"""Configs, and shard pipelines written out from the stages."""

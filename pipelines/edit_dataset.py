@@ -86,10 +86,9 @@ class EditDataset:
             self._folder,
             ShardResult(
                 shard=task.shard,
-                url=task.url,
                 n_in=contents.n_in,
                 input_size=len(data),
-                input_etag=hashlib.sha256(data).hexdigest(),
+                input_sha256=hashlib.sha256(data).hexdigest(),
                 images=images,
                 edits=edits,
                 directions=directions,

@@ -63,10 +63,9 @@ class ToyWorker:
         failures = [Failure(task.shard, i, str(i), "decode", "toy", "-") for i in range(samples)]
         result = ShardResult(
             shard=task.shard,
-            url=task.url,
             n_in=samples,
             input_size=1,
-            input_etag="",
+            input_sha256="0" * 64,
             images=b"",
             edits=schemas.EDITS.empty_table(),
             directions=None,

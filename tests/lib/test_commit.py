@@ -62,10 +62,7 @@ def test_nothing_of_when_where_and_who_is_in_a_commit(
 ) -> None:
     commit(folder, results.shard_result(), fingerprint)
     record = asdict(read_commit(folder.commit_url("00000")))
-    assert not {"host", "attempt", "time", "started"} & record.keys()
-    assert record["url"] == "s3://***@faces/00000.tar"
-    for name in storage.list_tree(folder.root):
-        assert b"secret" not in storage.read_bytes(folder.url(*name.split("/")))
+    assert not {"host", "attempt", "time", "started", "url"} & record.keys()
 
 
 def test_building_a_result_twice_gives_the_same_bytes(results: ModuleType) -> None:

@@ -16,8 +16,8 @@ def load(folder: Path, h_layer: str = "after") -> UNet2DDenoiser:
     return load_denoiser(open_checkpoint(str(folder)), CPU, h_layer)
 
 
-@pytest.fixture
-def x_BLYX() -> torch.Tensor:
+@pytest.fixture(name="x_BLYX")
+def noisy() -> torch.Tensor:
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
