@@ -1,0 +1,157 @@
+"""The command line as a user meets it: exit codes, sentences, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cluster.cli import main
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def test_help_lists_the_verbs_and_no_arguments_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("--help") == 0
+    text = capsys.readouterr().out
+    for verb in ("demo", "plan", "run", "status", "verify", "finalize", "show"):
+        assert verb in text
+    assert call() == 2
+    assert call("no-such-verb") == 2
+
+
+def test_a_bad_config_is_exit_2_with_every_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: demo\nedit: {strenghts: [1]}\ngrid: {num_steps: many}\n")
+    for verb in ("run", "plan"):
+        assert call(verb, str(path)) == 2
+        text = capsys.readouterr().err
+        assert "edit.strenghts: unknown key; did you mean `strengths`?" in text
+        assert 'grid.num_steps: got "many", expected a whole number' in text
+        assert "Traceback" not in text
+
+
+def test_missing_inputs_are_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = call("run", "demo", "--set", f"input.shards=['{tmp_path}/*.tar']", "--engine", "local")
+    assert code == 2
+    assert "no file matches" in capsys.readouterr().err
+
+
+def test_an_address_without_ray_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "demo", "--engine", "local", "--address", "h:1", "--workers", "1") == 2
+    assert "--engine ray" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in ("status", "verify", "finalize"):
+        assert call(verb, str(tmp_path)) == 2
+        assert "found no run.json" in capsys.readouterr().err
+
+
+def test_the_reading_verbs_tell_how_a_run_ended(
+    toy_run: Any, toys: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_run.write(a={}, b={"samples": 5}, bad={"do": "damage"})
+    toy_run.run(toys.ToyWorker)
+    root = toy_run.folder.root
+    assert call("status", root) == 0
+    text = capsys.readouterr().out
+    assert "2 of 3 done" in text
+    assert "0 ok, 7 errors" in text
+    assert "ShardDamage: cut at" in text
+    assert call("verify", root, "--deep") == 0
+    assert "3 shards: 2 committed, 1 quarantined; 0 samples ok, 7 in errors" in (
+        capsys.readouterr().out
+    )
+    assert call("finalize", root) == 0
+    Path(toy_run.folder.commit_url("a")).unlink()
+    assert call("verify", root) == 1
+    assert "problem: " in capsys.readouterr().out
+
+
+def test_a_run_with_nothing_left_to_do_loads_neither_torch_nor_ray_and_is_quick(
+    toy_run: Any, toys: ModuleType, tmp_path: Path
+) -> None:
+    toy_run.write(a={}, b={})
+    toy_run.run(toys.ToyWorker)
+    config = tmp_path / "again.yaml"
+    config.write_text(toy_run.config.model_dump_json())
+    code = (
+        "import sys\nfrom cluster.cli import main\n"
+        f"try: main(['run', {str(config)!r}, '--engine', 'ray', '--workers', '7'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'ray'} & sys.modules.keys()\n"
+    )
+    begun = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert time.monotonic() - begun < 5
+    assert "2 of 2 shards done" in ran.stdout
+    assert ran.stderr == ""
+
+
+def begin(toy_run: Any, engine: str) -> subprocess.Popen[str]:
+    script = Path(__file__).parent / "signalled_run.py"
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(toy_run.root), engine],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,  # so that, as on a terminal, all its children hear a Ctrl-C
+    )
+    deadline = time.monotonic() + 60
+    while not toy_run.starts("s0") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert toy_run.starts("s0"), "it never began"
+    return process
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_signal_finishes_what_is_in_flight_and_says_so(toy_run: Any, engine: str) -> None:
+    toy_run.write(**{f"s{i}": {"seconds": 1.5} for i in range(30)})
+    process = begin(toy_run, engine)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "SIGINT: finishing the" in err
+    assert "Traceback" not in err + out
+    done = toy_run.folder.committed()
+    begun = {f"s{i}" for i in range(30) if toy_run.starts(f"s{i}")}
+    assert done == begun, "all that was begun was finished, on the first try"
+    assert all(len(toy_run.starts(name)) == 1 for name in begun)
+    assert f"{len(done)} of 30 shards done" in out
+    assert toy_run.events("run_finished")[0]["exit_code"] == 1
+
+
+def test_a_second_signal_ends_at_once(toy_run: Any) -> None:
+    toy_run.write(s0={"seconds": 60}, s1={"seconds": 60})
+    process = begin(toy_run, "local")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert "stopped at once" in out
