@@ -72,51 +72,48 @@ ERRORS = pa.schema(
 """One row a sample that could not be done: errors/<shard>-<sha16>.parquet, manifest/errors-*."""
 
 
+_DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
+    ("id", pa.string(), "hash of vector, space, layer, model and timesteps; 16 hex digits"),
+    ("vector", None, "the shift of h, (step, channel, y, x), every step of unit norm"),
+    ("space", pa.string(), "h, or x for a shift of x_t"),
+    ("h_layer", pa.string(), "before, middle or after the mid block"),
+    ("model", pa.string(), "sha256 of the weights"),
+    ("timesteps", pa.list_(pa.int32()), "where it was found, one for every step of the vector"),
+    ("method", pa.string(), "how it was found"),
+    ("parameters", pa.string(), "of the method, JSON"),
+    ("region", pa.string(), "name of the region it changes"),
+    ("mask_sha256", pa.string(), "of the region's mask"),
+    ("shard", pa.string(), "input shard of the image in which it was found"),
+    ("index", pa.int32(), "position of that image in its shard"),
+    ("key", pa.string(), "label of that image"),
+    ("rank", pa.int32(), "0 is the largest singular value of the region"),
+    ("singular_value", pa.float32(), "of the region-masked d x_0 / d h"),
+    ("gap", pa.float32(), "next singular value / this one; near 1 it is ill-defined alone"),
+    ("residual", pa.float32(), "abs(J^T u - s v) / s"),
+    ("angle", pa.float32(), "estimated sine of the angle to the true singular subspace"),
+    ("converged", pa.bool_(), "whether the angle is within the tolerance"),
+    ("jvp_count", pa.int32(), "forward products spent on all regions of this image together"),
+    ("vjp_count", pa.int32(), "reverse products, likewise"),
+    ("sign_rule", pa.string(), "what makes + mean +"),
+    ("h_norm", pa.float32(), "the model's mean norm of h at the timestep: the unit of strength"),
+    ("parents", pa.list_(pa.string()), "ids, for combinations"),
+    ("label", pa.string(), "a name given by a person, or null"),
+)
+
+DIRECTION_MEANINGS = {name: meaning for name, _, meaning in _DIRECTION_COLUMNS}
+"""Column of a directions file -> what it says, for the documentation."""
+
+
 def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema:
     """Schema of a directions file whose vectors have `vector_shape` = (S, C, Y, X) and `dtype`
     float16 or float32.
     """
     value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    vector = pa.fixed_shape_tensor(value, vector_shape, dim_names=("step", "channel", "y", "x"))
     return pa.schema(
         [
-            _required(
-                "id", pa.string()
-            ),  # sha256 of vector, space, layer, model and timesteps; 16 hex digits
-            _required(
-                "vector",
-                pa.fixed_shape_tensor(value, vector_shape, dim_names=("step", "channel", "y", "x")),
-            ),
-            _required("space", pa.string()),  # h or x
-            _required("h_layer", pa.string()),
-            _required("model", pa.string()),  # sha256 of the weights
-            _required(
-                "timesteps", pa.list_(pa.int32())
-            ),  # of discovery, one for every step of the vector
-            _required("method", pa.string()),
-            _required("parameters", pa.string()),  # JSON
-            _required("region", pa.string()),
-            _required("mask_sha256", pa.string()),
-            _required("shard", pa.string()),
-            _required("index", pa.int32()),
-            _required("key", pa.string()),
-            _required("rank", pa.int32()),
-            _required("singular_value", pa.float32()),
-            _required(
-                "gap", pa.float32()
-            ),  # next singular value / this one; near 1 the direction is ill-defined
-            _required("residual", pa.float32()),  # |J^T u - s v| / s
-            _required(
-                "angle", pa.float32()
-            ),  # estimated sine of the angle to the true singular subspace
-            _required("converged", pa.bool_()),
-            _required("jvp_count", pa.int32()),  # spent on this image's regions together
-            _required("vjp_count", pa.int32()),
-            _required("sign_rule", pa.string()),
-            _required(
-                "h_norm", pa.float32()
-            ),  # mean norm of h at the timestep: the unit of strength
-            _required("parents", pa.list_(pa.string())),  # ids, for combinations
-            pa.field("label", pa.string()),
+            pa.field(name, kind or vector, nullable=name == "label")
+            for name, kind, _ in _DIRECTION_COLUMNS
         ],
         metadata=_METADATA,
     )

@@ -57,7 +57,9 @@ class Grid(Section):
     """The one timestep grid that inversion and decoding share."""
 
     num_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    """Network evaluations of a plain decode from the last timestep."""
     spacing: Literal["trailing", "leading", "linspace"] = "trailing"
+    """Where the timesteps lie, in the names of diffusers; trailing ends at the last one."""
 
 
 class Invert(Section):
@@ -96,6 +98,7 @@ class Segment(Section):
     """Where the regions come from."""
 
     regions: Annotated[dict[Name, MaskFile | Box], Field(min_length=1)]
+    """Name to `{file: EXT}`, a side file of the sample, or `{box: [left, top, right, bottom]}`."""
     min_area: Fraction = 0.0005
     """A mask that covers less of the image is an error of that sample."""
     max_area: Fraction = 0.95
@@ -113,6 +116,7 @@ class JacobianDiscovery(Section):
     tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The estimated sine of the angle to the true singular subspace at which iteration stops."""
     max_rounds: PositiveInt = 30
+    """Rounds after which a direction is stored as not converged."""
     chunk: PositiveInt = 8
     """Jacobian-vector products in one call: bounds memory."""
 
