@@ -38,7 +38,7 @@ from pipelines.config import LibraryDiscovery, RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
 
-_RAY_NOISE = "A worker died or was killed while executing a task"
+_RAY_NOISE = "A worker died or was killed while executing a task|Raylet is terminated"
 """Ray prints a paragraph for every death, whatever its options; the run says it in one line."""
 _log = logging.getLogger(__name__)
 
@@ -231,14 +231,14 @@ def _pool(
         from cluster.local_pool import LocalPool
 
         if "torch" not in sys.modules:
-            os.environ["OMP_NUM_THREADS"] = str(execution.threads_per_worker)
+            os.environ["OMP_NUM_THREADS"] = str(config.model.cpu_threads)
         yield LocalPool(*arguments)
         return
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)  # read when ray is imported
     from cluster.ray_pool import RayPool
     from cluster.ray_session import Resources, ray_session
 
-    resources = Resources(execution.gpus_per_worker, execution.threads_per_worker)
+    resources = Resources(execution.gpus_per_worker, config.model.cpu_threads)
     workers = min(execution.workers, shards)
     with ray_session(address, workers, resources) as session:
         environment = dict(session.import_path)

@@ -47,6 +47,10 @@ class Model(Section):
     """A folder in diffusers format with safetensors weights, or `embedded` for the face model in
     this repository.
     """
+    cpu_threads: PositiveInt = 1
+    """Compute threads of each worker on a CPU. Kernels round differently with other numbers of
+    threads, so part of the fingerprint.
+    """
     h_layer: Literal["before", "middle", "after"] = "after"
     """Where h is read and shifted: input of the mid block, inside its second ResNet, or its
     output.
@@ -186,8 +190,6 @@ class Execution(Section):
     engine: Literal["local", "ray"] = "local"
     workers: PositiveInt = 1
     gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
-    threads_per_worker: PositiveInt = 1
-    """Compute threads (OpenMP) of each worker on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_attempts: PositiveInt = 3
     """A shard whose worker failed this many times is quarantined."""

@@ -26,7 +26,7 @@ class ShardWorker:
 
     def __init__(self, config_json: str, fingerprint: str) -> None:
         config = RunConfig.model_validate_json(config_json)
-        torch.set_num_threads(config.execution.threads_per_worker)
+        torch.set_num_threads(config.model.cpu_threads)
         folder = RunFolder(config.output.folder)
         self._steps = itertools.count(1)
         self._done = 0

@@ -37,7 +37,7 @@ def _ray(toys: ModuleType) -> Iterator[None]:
 
 @pytest.fixture
 def ray_run(toy_run: Any) -> Any:
-    toy_run.execution = Execution(engine="ray", workers=2, threads_per_worker=1)
+    toy_run.execution = Execution(engine="ray", workers=2)
     toy_run.rules = replace(toy_run.rules, workers=2)
     toy_run.console = Console(file=io.StringIO())
     return toy_run
