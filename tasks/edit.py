@@ -81,14 +81,16 @@ class Editor:
         `start_LYX` is x_t at the highest node of the window.
         """
         node = self._nodes[0]
-        point = self._denoiser.encode(start_LYX[None], self._grid.timestep(node))
+        shared = None
+        if self._injection == "asymmetric":
+            shared = self._denoiser.encode(start_LYX[None], self._grid.timestep(node))
         rows: list[Shift | None] = [None, *shifts]
         images = []
         for begin in range(0, len(rows), self._batch_size):
             part = rows[begin : begin + self._batch_size]
-            if self._injection == "asymmetric":
+            if shared is not None:
                 shift_BCYX = self._shift(part, node)
-                x_BLYX = asymmetric_step(self._denoiser, self._grid, node, point, shift_BCYX)
+                x_BLYX = asymmetric_step(self._denoiser, self._grid, node, shared, shift_BCYX)
             else:
                 x_BLYX = self._step(start_LYX.expand(len(part), -1, -1, -1), part, node)
             for lower in range(node - 1, 0, -1):

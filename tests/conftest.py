@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -28,3 +31,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     DDPMPipeline(unet, DDPMScheduler(clip_sample=False)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shards() -> ModuleType:
+    """The module `shards` beside this file: pictures, shards, configs and runs."""
+    path = Path(__file__).with_name("shards.py")
+    spec = importlib.util.spec_from_file_location("shards", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["shards"] = module
+    spec.loader.exec_module(module)
+    return module
