@@ -29,7 +29,6 @@ WINDOW = (900, 300)
 TIMESTEP = 368
 NUM_STEPS = 20
 TARGET = 0.15
-_RANDOM_SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +88,12 @@ def prepare(bench: Bench, count: int) -> Scene:
     return Scene(editor, faces, [{d.region: d for d in own} for own in found])
 
 
-def own_face(scene: Scene) -> list[Locality]:
+def own_face(scene: Scene, random_seeds: Sequence[int] = (1, 2, 3)) -> list[Locality]:
     """Top direction, both signs, and random directions, on the face itself."""
-    results = [Locality(r, [], [], [[] for _ in _RANDOM_SEEDS], []) for r in REGIONS]
+    results = [Locality(r, [], [], [[] for _ in random_seeds], []) for r in REGIONS]
     for face, own in zip(scene.faces, scene.directions, strict=True):
         tops = [own[name] for name in REGIONS]
-        randoms = [_random(d, seed) for seed in _RANDOM_SEEDS for d in tops]
+        randoms = [_random(d, seed) for seed in random_seeds for d in tops]
         plus = _edits(scene.editor, face, tops, first=0.1)
         minus = _edits(scene.editor, face, tops, first=0.1, sign=-1.0)
         noise = _edits(scene.editor, face, randoms, first=0.8)
@@ -102,8 +101,8 @@ def own_face(scene: Scene) -> list[Locality]:
             result.plus.append(plus[i].roir)
             result.minus.append(minus[i].roir)
             result.strength.append(plus[i].strength)
-            for seed in range(len(_RANDOM_SEEDS)):
-                result.random[seed].append(noise[seed * len(REGIONS) + i].roir)
+            for seed, values in enumerate(result.random):
+                values.append(noise[seed * len(REGIONS) + i].roir)
     return results
 
 

@@ -1,0 +1,64 @@
+"""The README is the manual: what it tabulates is what the code has."""
+
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from typer.main import get_command
+
+from cluster.cli import app
+from lib import schemas
+from pipelines.config import RunConfig
+from pipelines.presets import PRESETS
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def documented(heading: str) -> set[str]:
+    """First words in code font of the rows of the first table below `heading`."""
+    blocks = README.split(heading, 1)[1].split("\n\n")
+    table = next(block for block in blocks if block.startswith("|"))
+    return set(re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE))
+
+
+def sections(kind: Any) -> list[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    arguments = get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) else ()
+    return [section for argument in arguments for section in sections(argument)]
+
+
+def test_every_config_key_is_documented_and_no_other() -> None:
+    keys = {
+        f"{name}.{key}"
+        for name, field in RunConfig.model_fields.items()
+        for section in sections(field.annotation)
+        for key in section.model_fields
+    }
+    assert documented("## Config") == keys
+
+
+def test_every_column_is_documented_and_no_other() -> None:
+    assert documented("Columns of `manifest/edits") == set(schemas.EDITS.names)
+    assert documented("Columns of `directions") == set(
+        schemas.directions((1, 1, 1, 1), "float16").names
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_named(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_every_verb_is_named() -> None:
+    for verb in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"| `{verb}" in README, verb
+
+
+def test_every_file_that_the_readme_points_to_exists() -> None:
+    root = Path(__file__).parents[1]
+    for path in re.findall(r"`((?:tests|benchmarks|lib)/[^`*]*)`|\]\(((?!http)[^)]+)\)", README):
+        assert (root / (path[0] or path[1])).exists(), path
