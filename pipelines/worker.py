@@ -6,8 +6,7 @@ import itertools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
-
+from lib.kernels import settle
 from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
@@ -26,7 +25,7 @@ class ShardWorker:
 
     def __init__(self, config_json: str, fingerprint: str) -> None:
         config = RunConfig.model_validate_json(config_json)
-        torch.set_num_threads(config.model.cpu_threads)
+        settle(config.model.cpu_threads)
         folder = RunFolder(config.output.folder)
         self._steps = itertools.count(1)
         self._done = 0

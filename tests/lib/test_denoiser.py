@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from lib.checkpoint import open_checkpoint
 from lib.denoiser import UNet2DDenoiser, epsilon
@@ -94,6 +95,41 @@ def test_forward_and_reverse_products_are_adjoint_and_match_finite_differences(
     scale = -((1 - alpha) ** 0.5) / alpha**0.5  # d P_t / d eps
     expected_N = scale * difference.flatten() / (2 * step)
     assert (JV_KN[0] - expected_N).norm() / expected_N.norm() < 5e-3
+
+
+def test_attention_in_the_up_path_has_forward_products_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=16,
+    )
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
+    denoiser = load(tmp_path)
+    with torch.no_grad():
+        point = denoiser.encode(torch.randn(1, 3, 16, 16), 300)
+    jacobian = HJacobian(denoiser, point, 0.4, chunk=3)
+    V_KD, U_KN = torch.randn(3, jacobian.domain), torch.randn(3, 3 * 16 * 16)
+    forward_K, reverse_K = (jacobian.jvp(V_KD) * U_KN).sum(1), (V_KD * jacobian.vjp(U_KN)).sum(1)
+    torch.testing.assert_close(forward_K, reverse_K, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_products_of_the_cpu(tiny_checkpoint: Path, x_BLYX: torch.Tensor) -> None:
+    products = []
+    V_KD = torch.randn(3, 32 * 8 * 8, generator=torch.Generator().manual_seed(2))
+    for device in (CPU, torch.device("cuda")):
+        denoiser = load_denoiser(open_checkpoint(str(tiny_checkpoint)), device, "after")
+        with torch.no_grad():
+            point = denoiser.encode(x_BLYX[:1].to(device), 300)
+        jacobian = HJacobian(denoiser, point, 0.4, chunk=3)
+        products.append(jacobian.jvp(V_KD.to(device)).cpu())
+    torch.testing.assert_close(products[0], products[1], rtol=1e-3, atol=1e-4)
 
 
 def test_prediction_types_agree_on_the_same_noise() -> None:
