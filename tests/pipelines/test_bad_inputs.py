@@ -21,12 +21,13 @@ from rich.console import Console
 
 from cluster.orders import Rules
 from cluster.pools import WorkerBody
-from cluster.runner import Outcome, run, shard_worker
+from cluster.runner import Outcome, run
 from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
 from lib.samples import ShardDamage
 from lib.verification import verify
 from pipelines.config import RunConfig
+from pipelines.worker import ShardWorker
 
 
 def bomb(side: int) -> bytes:
@@ -218,7 +219,7 @@ def worker(
     root = tmp_path_factory.mktemp("damaged")
     made = shards.config(tiny_checkpoint, root / "*.tar", root / "run")
     _, fingerprint = shards.claimed(made, {})
-    body = shard_worker(made.model_dump_json(), fingerprint)
+    body = ShardWorker(made.model_dump_json(), fingerprint)
     return lambda path: body.run(ShardTask(path.stem, str(path), 1))
 
 
@@ -232,7 +233,7 @@ def test_a_damaged_tar_is_refused_whole(
             worker(shard)
 
 
-def drive(made: RunConfig, factory: Callable[[str, str], WorkerBody] = shard_worker) -> Outcome:
+def drive(made: RunConfig, factory: Callable[[str, str], WorkerBody] = ShardWorker) -> Outcome:
     """The driver with the engine `local`, in this process."""
     rules = Rules(workers=1, max_attempts=2, retry_pause_s=0.1, vanished_pause_s=0.2)
     return run(made, factory=factory, console=Console(file=BytesIO(), quiet=True), rules=rules)
@@ -295,7 +296,7 @@ def test_a_shard_that_vanishes_during_the_run_is_given_up_by_name(
         """Deletes the last shard while the first is worked on."""
 
         def __init__(self, config_json: str, fingerprint: str) -> None:
-            self._body = shard_worker(config_json, fingerprint)
+            self._body = ShardWorker(config_json, fingerprint)
 
         def run(self, task: ShardTask) -> ShardReport:
             (tmp_path / "in" / "in-3.tar").unlink(missing_ok=True)
