@@ -25,7 +25,7 @@ from lib.records import Segmented
 from tasks.edit import Editor
 
 REGIONS = ("eyes", "mouth")
-WINDOW = (900, 300)
+WINDOW = (700, 300)
 TIMESTEP = 368
 NUM_STEPS = 20
 TARGET = 0.15
