@@ -7,7 +7,6 @@ started: a call to a process that is dead already costs nobody an attempt.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,7 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import (
-    ActorUnavailableError,
     LocalRayletDiedError,
-    RayActorError,
     RayError,
     RaySystemError,
     RpcError,
@@ -36,13 +33,12 @@ from cluster.pools import (
     WorkerReady,
 )
 from cluster.ray_actor import CONCURRENCY, WorkerProcess
-from cluster.ray_session import Resources, living_nodes
+from cluster.ray_deaths import Death, Inquests, sentence
+from cluster.ray_session import Resources
 from cluster.verdicts import Raised
 from lib.receipts import ShardTask
 
 _HEARTBEAT_S = 2.0
-_NODE_GRACE_S = 6.0
-"""A preempted machine ends its processes some seconds before the cluster knows that it is gone."""
 
 
 @dataclass(slots=True)
@@ -64,16 +60,6 @@ class _Call:
     task: ShardTask | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Inquest:
-    """A death whose cause may yet turn out to be the loss of the machine."""
-
-    worker: int
-    actor: _Actor
-    reason: str
-    until: float
-
-
 class RayPool:
     """See `cluster.pools.Pool`. Ray must be connected."""
 
@@ -87,7 +73,8 @@ class RayPool:
         environment: Mapping[str, str],
     ) -> None:
         self._arguments = (factory, config_json, fingerprint, output_folder)
-        self._actor_class = ray.remote(
+        remote: Any = ray.remote  # its annotations leave concurrency_groups out
+        self._actor_class = remote(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             max_restarts=0,
@@ -100,7 +87,7 @@ class RayPool:
         )(WorkerProcess)
         self._actors: dict[int, _Actor] = {}
         self._calls: dict[Any, _Call] = {}
-        self._inquests: list[_Inquest] = []
+        self._inquests = Inquests()
         self._events: list[Event] = []
 
     def start(self, worker: int) -> None:
@@ -123,11 +110,11 @@ class RayPool:
             while not self._events:
                 left_s = deadline - time.monotonic()
                 self._collect(max(0.0, min(left_s, 0.5 if self._inquests else left_s)))
-                self._judge()
+                self._settle()
                 if left_s <= 0:
                     break
         except (RaySystemError, RpcError, LocalRayletDiedError, ConnectionError) as error:
-            raise ClusterLostError(f"the Ray cluster went away: {_sentence(error)}") from error
+            raise ClusterLostError(f"the Ray cluster went away: {sentence(error)}") from error
         events, self._events = self._events, []
         return events
 
@@ -140,10 +127,11 @@ class RayPool:
         actor = self._actors.get(worker)
         if actor is not None:
             self._remove(worker, actor)
-            self._report(worker, actor, reason, node_lost=False)
+            self._report(Death(worker, actor.ready, reason, node_lost=False))
 
     def close(self) -> bool:
         """End all actors."""
+        self._inquests.close()
         for worker, actor in list(self._actors.items()):
             self._remove(worker, actor)
         return True
@@ -229,49 +217,28 @@ class RayPool:
                 del self._calls[reference]
                 actor.calls.discard(reference)
                 self._answered(call, actor, answer)
-        self._remove(number, actor)
-        reason = _sentence(error)
-        preempted = isinstance(error, RayActorError) and error.preempted
-        if preempted or re.search(r"its node (has died|was|is)", str(error)):
-            self._report(number, actor, reason, node_lost=True)
-            return
-        unsure = isinstance(error, ActorUnavailableError) or len(living_nodes()) > 1
-        grace_s = _NODE_GRACE_S if unsure else 0.0
-        self._inquests.append(_Inquest(number, actor, reason, time.monotonic() + grace_s))
+        self._forget(number, actor)
+        self._inquests.begin(
+            number, actor.handle, actor.node, error, time.monotonic(), was_ready=actor.ready
+        )
 
-    def _judge(self) -> None:
-        if not self._inquests:
-            return
-        living, now = living_nodes(), time.monotonic()
-        open_inquests = []
-        for inquest in self._inquests:
-            lost = inquest.actor.node is not None and inquest.actor.node not in living
-            if lost or now >= inquest.until:
-                self._report(inquest.worker, inquest.actor, inquest.reason, node_lost=lost)
-            else:
-                open_inquests.append(inquest)
-        self._inquests = open_inquests
+    def _settle(self) -> None:
+        for death in self._inquests.settle(time.monotonic()):
+            self._report(death)
 
-    def _remove(self, number: int, actor: _Actor) -> None:
+    def _forget(self, number: int, actor: _Actor) -> None:
         for reference in actor.calls:
             self._calls.pop(reference, None)
         actor.calls.clear()
         self._actors.pop(number, None)
+
+    def _remove(self, number: int, actor: _Actor) -> None:
+        self._forget(number, actor)
         ray.kill(actor.handle, no_restart=True)
 
-    def _report(self, number: int, actor: _Actor, reason: str, *, node_lost: bool) -> None:
-        if actor.ready:
-            self._events.append(WorkerDied(number, reason, node_lost))
+    def _report(self, death: Death) -> None:
+        if death.was_ready:
+            self._events.append(WorkerDied(death.worker, death.reason, death.node_lost))
         else:
-            raised = Raised("WorkerFailedToStart", reason, "", "retry")
-            self._events.append(WorkerFailedToStart(number, raised, node_lost))
-
-
-def _sentence(error: BaseException) -> str:
-    """Ray's long text without its first, general line and the indented list of ids."""
-    lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
-    if "creation task" in str(error) or "Traceback" in str(error):
-        return lines[-1].strip()
-    text = " ".join(line.strip() for line in (lines[1:] or lines))
-    text = text.partition(" Some common causes include")[0]
-    return text if len(text) <= 400 else f"{text[:397]}..."
+            raised = Raised("WorkerFailedToStart", death.reason, "", "retry")
+            self._events.append(WorkerFailedToStart(death.worker, raised, death.node_lost))

@@ -6,16 +6,14 @@ Where nothing is left to do, neither torch nor ray is imported.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from cluster.driver import Driver
+from cluster.engines import check_engine, open_pool, shard_worker
 from cluster.events import EventLog
 from cluster.orders import (
     EXIT_DONE,
@@ -24,13 +22,12 @@ from cluster.orders import (
     Rules,
     Stop,
 )
-from cluster.pools import ClusterLostError, Pool, WorkerBody, WorkerFactory
+from cluster.pools import ClusterLostError, WorkerFactory
 from cluster.progress import Tally
 from cluster.schedule import Schedule
 from lib import quarantine, storage
 from lib.commit_record import CommitDamageError
 from lib.finalize import finalize
-from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.run_index import read_index
 from lib.run_record import run_record
@@ -38,8 +35,6 @@ from pipelines.config import LibraryDiscovery, RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
 
-_RAY_NOISE = "A worker died or was killed while executing a task|Raylet is terminated"
-"""Ray prints a paragraph for every death, whatever its options; the run says it in one line."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,13 +49,6 @@ class Outcome:
     quarantined: int
     threads_left: bool = False
     """Threads of this process still run abandoned shards; it must be left by `os._exit`."""
-
-
-def shard_worker(config_json: str, fingerprint: str) -> WorkerBody:
-    """The worker that edits images; imports torch, so only where the work is done."""
-    from pipelines.worker import ShardWorker
-
-    return ShardWorker(config_json, fingerprint)
 
 
 def run(
@@ -93,20 +81,7 @@ def run(
     pending = set(folder.pending(names))
     if not pending:
         return _settled(folder, names, None)
-    if config.execution.engine == "local" and config.execution.workers != 1:
-        raise ConfigProblem(
-            "execution.workers: expected 1 with engine local, which works in this one process, got"
-            f" {config.execution.workers}; use --engine ray for more"
-        )
-    if (
-        config.execution.engine == "ray"
-        and config.execution.device == "cuda"
-        and not config.execution.gpus_per_worker
-    ):
-        raise ConfigProblem(
-            "execution.gpus_per_worker: expected more than 0 with engine ray and device cuda,"
-            " got 0; Ray gives a worker no GPU unless it asks for one"
-        )
+    check_engine(config.execution)
     todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
     stop, threads_left = _drive(
         config,
@@ -182,7 +157,7 @@ def _drive(
     stop: Stop | None = None
     threads_left = False
     try:
-        with _pool(config, fingerprint, address, factory, len(todo)) as pool:
+        with open_pool(config, fingerprint, address, factory, len(todo)) as pool:
             try:
                 events.add(
                     "run_started",
@@ -219,32 +194,6 @@ def _drive(
     except OSError as error:
         stop = stop or Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     return stop, threads_left
-
-
-@contextmanager
-def _pool(
-    config: RunConfig, fingerprint: str, address: str | None, factory: WorkerFactory, shards: int
-) -> Iterator[Pool]:
-    execution = config.execution
-    arguments = (factory, config.model_dump_json(), fingerprint, config.output.folder)
-    if execution.engine == "local":
-        from cluster.local_pool import LocalPool
-
-        if "torch" not in sys.modules:
-            os.environ["OMP_NUM_THREADS"] = str(config.model.cpu_threads)
-        yield LocalPool(*arguments)
-        return
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)  # read when ray is imported
-    from cluster.ray_pool import RayPool
-    from cluster.ray_session import Resources, ray_session
-
-    resources = Resources(execution.gpus_per_worker, config.model.cpu_threads)
-    workers = min(execution.workers, shards)
-    with ray_session(address, workers, resources) as session:
-        environment = dict(session.import_path)
-        if not execution.gpus_per_worker:
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # else all workers of a machine share GPU 0
-        yield RayPool(*arguments, resources, environment)
 
 
 def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:

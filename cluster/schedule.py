@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.budget import ErrorBudget
 from cluster.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
@@ -40,9 +41,6 @@ from cluster.pools import (
 from cluster.shard_queue import Shard, ShardQueue
 from cluster.verdicts import Raised
 from lib.receipts import ShardTask
-
-_BUDGET_MIN_SAMPLES = 100
-_BUDGET_MIN_SHARDS = 20
 
 
 @dataclass(slots=True)
@@ -73,8 +71,7 @@ class Schedule:
         self._workers: dict[int, _Worker] = {}
         self._next_worker = 0
         self._queued: list[Order] = []
-        self._samples = 0
-        self._sample_errors = 0
+        self._budget = ErrorBudget(rules.max_error_rate)
         self._draining = False
         self.stopped: Stop | None = None
 
@@ -244,8 +241,7 @@ class Schedule:
         if shard.state == "quarantined":
             self._queued.append(Release(shard.name))
         self._queue.move(shard, "done")
-        self._samples += event.report.n_in
-        self._sample_errors += event.report.n_err
+        self._budget.add(event.report)
         self._check_budget()
 
     def _raised(self, worker: _Worker, event: ShardRaised, now: float) -> None:
@@ -330,21 +326,9 @@ class Schedule:
             )
 
     def _check_budget(self) -> None:
-        rate = self._rules.max_error_rate
-        if self._samples >= _BUDGET_MIN_SAMPLES and self._sample_errors > rate * self._samples:
-            self._stop(
-                EXIT_BUDGET,
-                f"{self._sample_errors} of {self._samples} samples ended in errors, more than"
-                f" execution.max_error_rate {rate:g} allows; their reasons are in errors/",
-            )
-        lost = self.counts.quarantined
-        ended = lost + self.counts.done
-        if ended >= _BUDGET_MIN_SHARDS and lost > rate * ended:
-            self._stop(
-                EXIT_BUDGET,
-                f"{lost} of {ended} shards were given up, more than execution.max_error_rate"
-                f" {rate:g} allows; their reasons are in quarantine/",
-            )
+        overdrawn = self._budget.overdrawn(self.counts)
+        if overdrawn:
+            self._stop(EXIT_BUDGET, overdrawn)
 
     def _stop(self, exit_code: int, sentence: str) -> None:
         if self.stopped is None:

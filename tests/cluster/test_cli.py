@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.cli import main
+from lib.verification import verify
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -155,3 +156,21 @@ def test_a_second_signal_ends_at_once(toy_run: Any) -> None:
     out, _ = process.communicate(timeout=10)
     assert process.returncode == 1
     assert "stopped at once" in out
+
+
+@pytest.mark.ray
+def test_after_the_driver_is_killed_the_same_command_goes_on(toy_run: Any) -> None:
+    toy_run.write(**{f"s{i}": {"seconds": 0.5} for i in range(12)})
+    process = begin(toy_run, "ray")
+    time.sleep(1.0)
+    process.kill()
+    process.communicate(timeout=30)
+    done = toy_run.folder.committed()
+    assert len(done) < 12
+    again = begin(toy_run, "ray")
+    out, err = again.communicate(timeout=90)
+    assert again.returncode == 0, err
+    assert "12 of 12 shards done" in out
+    starts = [len(toy_run.starts(f"s{i}")) for i in range(12)]
+    assert sum(starts) <= 12 + 4 + 2, "at most what was in flight, and an orphan's last, is redone"
+    assert verify(toy_run.folder, deep=True).ok
