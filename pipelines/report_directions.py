@@ -1,0 +1,89 @@
+"""What the directions files say of the directions that a run found, for the report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib import storage
+from lib.run_folder import RunFolder
+from lib.store_backends import PlainErrors, backend
+from pipelines.report_numbers import spread
+
+MAX_FILES = 64
+"""Directions files that are opened; the vectors in them are not read."""
+
+_COLUMNS = ("region", "rank", "singular_value", "gap", "converged", "jvp_count", "vjp_count")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionGroup:
+    """The directions of one region and rank; medians over images, with the quartiles around
+    them.
+    """
+
+    region: str
+    rank: int
+    directions: int
+    singular_value: tuple[float, float, float]
+    gap: tuple[float, float, float]
+    converged: float
+    """Share of the directions."""
+    jvp_count: float
+    """Median spent on an image's regions together."""
+    vjp_count: float
+
+
+def read_directions(
+    folder: RunFolder, names: Sequence[str]
+) -> tuple[list[DirectionGroup], int, list[str]]:
+    """(groups by region and rank, files read, what could not be read), from files under
+    directions/.
+    """
+    notices = []
+    tables = []
+    for name in spread(names, MAX_FILES):
+        try:
+            tables.append(_read_columns(folder.url("directions", name)))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            notices.append(
+                f"directions/{name} cannot be read, so its directions are not counted:"
+                f" {storage.redact(str(error))}"
+            )
+    rows: defaultdict[tuple[str, int], list[tuple[float, ...]]] = defaultdict(list)
+    for table in tables:
+        columns = [table[name].to_pylist() for name in _COLUMNS]
+        for region, rank, *values in zip(*columns, strict=True):
+            rows[region, rank].append(tuple(map(float, values)))
+    return [_group(*key, rows[key]) for key in sorted(rows)], len(tables), notices
+
+
+def _read_columns(url: str) -> pa.Table:
+    with PlainErrors(url):
+        fs, path = backend(url)
+        with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=list(_COLUMNS), use_threads=False)
+
+
+def _group(region: str, rank: int, rows: list[tuple[float, ...]]) -> DirectionGroup:
+    value, gap, converged, jvp, vjp = np.array(rows).T
+    return DirectionGroup(
+        region=region,
+        rank=rank,
+        directions=len(rows),
+        singular_value=_quartiles(value),
+        gap=_quartiles(gap),
+        converged=float(converged.mean()),
+        jvp_count=float(np.median(jvp)),
+        vjp_count=float(np.median(vjp)),
+    )
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return float(low), float(middle), float(high)

@@ -1,0 +1,128 @@
+"""Originals and masks for runs that do not store them: read again from the input shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+import numpy as np
+from PIL import Image
+
+from lib import storage
+from lib.image_files import ImageError
+from lib.images import Geometry, decode, decode_mask
+from lib.run_folder import RunFolder
+from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
+from pipelines.config import Box, MaskFile, RunConfig
+from pipelines.report_pictures import Pictures, Sample, Sides, resized, resized_mask
+
+_MAX_SHARD_BYTES = 2 * 2**30
+"""A larger input shard is not read for the report."""
+
+_GEOMETRY = {
+    "width": "source_width",
+    "height": "source_height",
+    "crop_left": "crop_left",
+    "crop_top": "crop_top",
+    "crop_width": "crop_width",
+    "crop_height": "crop_height",
+}
+
+
+def add_originals(
+    folder: RunFolder,
+    config: RunConfig | None,
+    samples: Iterable[Sample],
+    sides: Sides,
+    pictures: Pictures,
+) -> None:
+    """Add to `pictures` the originals and masks that it lacks; what cannot be had becomes a
+    notice.
+    """
+    lacking: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if (sample.shard, sample.index) not in pictures.originals:
+            lacking.setdefault(sample.shard, []).append(sample)
+    if not lacking:
+        return
+    if config is None:
+        pictures.notices.append(
+            "This run stores no originals, and without its run.json they cannot be read again"
+            " from the input shards: only the edits are shown."
+        )
+        return
+    try:
+        urls = folder.inputs()
+    except (OSError, ValueError) as error:
+        urls = {}
+        pictures.notices.append(f"inputs.json cannot be read: {storage.redact(str(error))}")
+    for shard, found in lacking.items():
+        try:
+            raw = _input_samples(urls, found[0])
+        except (OSError, ValueError, ImportError) as error:
+            pictures.notices.append(
+                f"Originals of shard {shard} are not stored in the run and cannot be read from its"
+                f" input: {storage.redact(str(error))}"
+            )
+            continue
+        for sample in found:
+            try:
+                _add(config, sample, raw[sample.index], sides, pictures)
+            except (ImageError, SampleError, KeyError) as error:
+                pictures.notices.append(
+                    f"The original of sample {sample.index} of shard {shard} cannot be shown:"
+                    f" {error}"
+                )
+
+
+def _input_samples(urls: Mapping[str, str], sample: Sample) -> dict[int, RawSample]:
+    """The samples of the shard that `sample` came from, by index."""
+    if sample.shard not in urls:
+        raise FileNotFoundError("inputs.json does not say where it is")
+    data = storage.read_bytes(urls[sample.shard], max_bytes=_MAX_SHARD_BYTES)
+    if sha256(data).hexdigest() != sample.input_sha256:
+        raise ShardDamage("changed", "it is no longer the file that was edited")
+    contents = read_shard(data, sample.shard, max_bytes=2 * _MAX_SHARD_BYTES, salvage=True)
+    return {raw.index: raw for raw in contents.samples}
+
+
+def _add(
+    config: RunConfig, sample: Sample, raw: RawSample, sides: Sides, pictures: Pictures
+) -> None:  # fmt: skip
+    regions = config.segment.regions
+    claimed = {source.file for source in regions.values() if isinstance(source, MaskFile)}
+    pixels_HWC, geometry = decode(
+        raw.files[image_member(raw, claimed)],
+        size=sides.stored,
+        fit=config.input.fit,
+        min_side=1,
+        max_pixels=config.input.max_pixels,
+    )
+    _check_geometry(sample, geometry)
+    pictures.originals[sample.shard, sample.index] = resized(
+        Image.fromarray(pixels_HWC), sides.shown
+    )
+    for name, source in regions.items():
+        if isinstance(source, Box):
+            left, top, right, bottom = (edge * sides.shown for edge in source.box)
+            place = np.arange(sides.shown) + 0.5
+            inside_HW = ((place >= top) & (place < bottom))[:, None] & (
+                (place >= left) & (place < right)
+            )
+            pictures.masks[sample.shard, sample.index, name] = inside_HW
+        elif source.file in raw.files:
+            coverage_HW = decode_mask(
+                raw.files[source.file], geometry=geometry, max_pixels=config.input.max_pixels
+            )
+            grey = Image.fromarray((coverage_HW * 255).round().astype(np.uint8))
+            pictures.masks[sample.shard, sample.index, name] = resized_mask(grey, sides.shown)
+
+
+def _check_geometry(sample: Sample, geometry: Geometry) -> None:
+    row = sample.rows[0]
+    for name, column in _GEOMETRY.items():
+        if getattr(geometry, name) != row[column]:
+            raise ImageError(
+                "unsupported",
+                f"expected {column} {row[column]} as in the commit, got {getattr(geometry, name)}",
+            )
