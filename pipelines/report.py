@@ -15,7 +15,7 @@ from lib.problems import ConfigProblem
 from lib.run_folder import Counts, RunConflict, RunFolder
 from pipelines.config import RunConfig
 from pipelines.contact_sheets import heat_gradient
-from pipelines.report_directions import MAX_FILES, read_directions
+from pipelines.report_directions import read_directions
 from pipelines.report_numbers import RunNumbers, read_numbers
 from pipelines.report_plots import MAX_LINES, SCHEMES, change_against_strength, roir_histogram
 from pipelines.report_shard import few_examples
@@ -71,7 +71,6 @@ def write_report(folder: str) -> str:
         regions_left_out=max(0, len(numbers.of_region("roir")) - MAX_LINES),
         directions=directions,
         direction_files=direction_files,
-        max_direction_files=MAX_FILES,
         errors=sorted(numbers.errors.items(), key=lambda item: (-item[1], item[0])),
         examples=few_examples(numbers.examples, _MAX_EXAMPLES),
         quarantined=list(quarantined.items())[:_MAX_QUARANTINED],
