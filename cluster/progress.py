@@ -36,8 +36,12 @@ class Tally:
     shards: int = 0
     busy_s: float = 0.0
     worker_s: float = 0.0
+    """For which workers stood ready, up to now."""
     started_at: float | None = None
     """When the first worker was ready."""
+    last_at: float = 0.0
+    """Of the last receipt. Rates are up to then: what is in flight since is not known."""
+    _worker_s_then: float = 0.0
     _seen_at: float = 0.0
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -48,7 +52,10 @@ class Tally:
         self.errors += report.n_err
         self.edits += report.n_edits
         self.busy_s += max(0.0, report.model_s - report.wait_s)
+        self.last_at, self._worker_s_then = now, self.worker_s
         self._recent.append((now, report.n_in))
+        while self._recent[0][0] < now - _WINDOW_S:
+            self._recent.popleft()
 
     def pass_time(self, ready_workers: int, now: float) -> None:
         """Count the seconds for which workers stood ready."""
@@ -58,19 +65,27 @@ class Tally:
             self.started_at = self._seen_at = now
         self.worker_s += ready_workers * (now - self._seen_at)
         self._seen_at = now
-        while self._recent and self._recent[0][0] < now - _WINDOW_S:
-            self._recent.popleft()
 
-    def rate(self, now: float) -> float:
+    def rate(self) -> float:
         """Images a second, lately."""
-        if self.started_at is None:
+        if self.started_at is None or not self._recent:
             return 0.0
-        span_s = min(_WINDOW_S, now - self.started_at)
+        span_s = min(_WINDOW_S, self.last_at - self.started_at)
         return sum(count for _, count in self._recent) / span_s if span_s > 0 else 0.0
 
     def busy(self) -> float:
         """The part of the workers' time in which their model computed."""
-        return min(1.0, self.busy_s / self.worker_s) if self.worker_s else 0.0
+        return min(1.0, self.busy_s / self._worker_s_then) if self._worker_s_then else 0.0
+
+    def left_s(self, shards: int, now: float) -> float | None:
+        """Seconds until `shards` more are done; None where nothing tells."""
+        rate = self.rate()
+        if not shards:
+            return 0.0
+        if not rate:
+            return None
+        seconds = shards * self.images / self.shards / rate - (now - self.last_at)
+        return seconds if seconds > 0 else None
 
 
 def line(counts: Counts, tally: Tally, done_before: int, lost_before: int, now: float) -> str:
@@ -78,13 +93,11 @@ def line(counts: Counts, tally: Tally, done_before: int, lost_before: int, now: 
     lost = counts.quarantined + lost_before
     done = counts.done + done_before
     total = counts.total + done_before + lost_before
-    rate = tally.rate(now)
-    left = counts.waiting + counts.in_flight
-    images_left = left * tally.images / tally.shards if tally.shards else None
-    eta = "?" if images_left is None or not rate else duration(images_left / rate)
+    left_s = tally.left_s(counts.waiting + counts.in_flight, now)
+    eta = "?" if left_s is None else duration(left_s)
     return (
         f"edit {done + lost}/{total} shards | {done} ok {lost} quarantined"
-        f" | {tally.images:,} img ({tally.errors:,} err) | {rate:.1f} img/s"
+        f" | {tally.images:,} img ({tally.errors:,} err) | {tally.rate():.1f} img/s"
         f" | {tally.unit} {tally.busy():.0%} | ETA {eta}"
     )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,6 +115,15 @@ def test_a_run_with_nothing_left_to_do_loads_neither_torch_nor_ray_and_is_quick(
     assert ran.stderr == ""
 
 
+@pytest.fixture
+def short_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short enough for Ray's sockets, and swept: a killed driver leaves its files behind."""
+    folder = tempfile.mkdtemp(prefix="dt", dir="/tmp")
+    monkeypatch.setenv("TMPDIR", folder)
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def begin(toy_run: Any, engine: str) -> subprocess.Popen[str]:
     script = Path(__file__).parent / "signalled_run.py"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
@@ -159,6 +171,7 @@ def test_a_second_signal_ends_at_once(toy_run: Any) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("short_temp")
 def test_after_the_driver_is_killed_the_same_command_goes_on(toy_run: Any) -> None:
     toy_run.write(**{f"s{i}": {"seconds": 0.5} for i in range(12)})
     process = begin(toy_run, "ray")
