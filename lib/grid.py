@@ -83,10 +83,20 @@ def nearest_node(timesteps: tuple[int, ...], timestep: int) -> int:
     return 1 + min(range(len(timesteps)), key=lambda i: (abs(timesteps[i] - timestep), i))
 
 
-def window_nodes(timesteps: tuple[int, ...], window: tuple[int, int]) -> range:
-    """Nodes whose timestep lies in [lowest, highest], descending."""
-    nodes = [i for i, t in enumerate(timesteps, 1) if window[1] <= t <= window[0]]
-    return range(nodes[-1], nodes[0] - 1, -1) if nodes else range(0)
+def edited_nodes(timesteps: tuple[int, ...], window: tuple[int, int]) -> range:
+    """Nodes whose timestep lies in `window` = (highest, lowest), descending.
+
+    Raises:
+        ConfigProblem: there is none.
+    """
+    high, low = window
+    nodes = [i for i, t in enumerate(timesteps, 1) if low <= t <= high]
+    if not nodes:
+        raise ConfigProblem(
+            f"edit.window: expected a window that holds a timestep of the grid ({timesteps[0]},"
+            f" {timesteps[1]}, ... {timesteps[-1]}), got [{high}, {low}]"
+        )
+    return range(nodes[-1], nodes[0] - 1, -1)
 
 
 def training_alphas(scheduler: Mapping[str, Any]) -> Schedule:

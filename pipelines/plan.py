@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from lib import storage
 from lib.checkpoint import Checkpoint, open_checkpoint
-from lib.grid import grid_timesteps, nearest_node, window_nodes
+from lib.grid import edited_nodes, grid_timesteps, nearest_node
 from lib.library_files import library_files
-from lib.problems import ConfigProblem
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import LibraryDiscovery, RunConfig
 from pipelines.inputs import ShardInput
+from pipelines.number_texts import size
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
 """Rough, at the default quality."""
@@ -59,7 +59,7 @@ class Plan:
                 f"{self.evaluations:,} ({self.inversion:,} inversion, {self.decoding:,} decoding)",
             ),
             ("Jacobian products an image (estimate)", f"{self.jacobian_products:,}"),
-            ("output (estimate)", _readable(self.output_bytes)),
+            ("output (estimate)", size(self.output_bytes)),
         ]
 
 
@@ -74,13 +74,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     timesteps = grid_timesteps(
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
-    nodes = window_nodes(timesteps, config.edit.window)
-    if not nodes:
-        high, low = config.edit.window
-        raise ConfigProblem(
-            f"edit.window: expected a window that holds a timestep of the grid ({timesteps[0]},"
-            f" {timesteps[1]}, ... {timesteps[-1]}), got [{high}, {low}]"
-        )
+    nodes = edited_nodes(timesteps, config.edit.window)
     top = nodes[0]
     if isinstance(config.discover, LibraryDiscovery):
         library_files(config.discover.path)
@@ -129,11 +123,3 @@ def _edit_bytes(config: RunConfig, checkpoint: Checkpoint) -> int:
     image = _BYTES_A_PIXEL[config.output.format] * pixels
     pairs = config.output.layout == "pairs"
     return round(image * (2 if pairs else 1) + _MEMBER_BYTES * (4 if pairs else 2))
-
-
-def _readable(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")

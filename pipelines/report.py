@@ -15,12 +15,12 @@ from lib.problems import ConfigProblem
 from lib.run_folder import Counts, RunConflict, RunFolder
 from pipelines.config import RunConfig
 from pipelines.contact_sheets import heat_gradient
+from pipelines.number_texts import FILTERS
 from pipelines.report_directions import read_directions
 from pipelines.report_numbers import RunNumbers, read_numbers
 from pipelines.report_plots import MAX_LINES, SCHEMES, change_against_strength, roir_histogram
 from pipelines.report_shard import few_examples
 from pipelines.report_sheets import MAX_SHEETS, make_sheets
-from pipelines.report_texts import FILTERS
 
 _MAX_GROUPS = 300
 _MAX_EXAMPLES = 20

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pipelines.report_texts import signed
+from pipelines.number_texts import signed
 
 Values = npt.NDArray[np.float32]
 MAX_LINES = 8

@@ -9,7 +9,7 @@ import torch
 from lib.calibration import calibrate
 from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.direction_table import read_library
-from lib.grid import make_grid, window_nodes
+from lib.grid import edited_nodes, make_grid
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.unet2d import load_denoiser
@@ -41,9 +41,7 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
     checkpoint = open_checkpoint(config.model.checkpoint)
     model = weights_sha256(checkpoint)
     grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
-    nodes = window_nodes(grid.timesteps, config.edit.window)
-    if not nodes:
-        raise empty_window(config, grid.timesteps)
+    nodes = edited_nodes(grid.timesteps, config.edit.window)
     denoiser = load_denoiser(checkpoint, _device(config.execution.device), config.model.h_layer)
     h_norms = calibrate(folder.url("model.json"), denoiser, grid, model)
     discover: JacobianDiscoverer | LibraryDiscoverer
@@ -113,15 +111,6 @@ def mask_sources(config: RunConfig) -> dict[str, MaskSource]:
         name: source.file if isinstance(source, MaskFile) else source.box
         for name, source in config.segment.regions.items()
     }
-
-
-def empty_window(config: RunConfig, timesteps: tuple[int, ...]) -> ConfigProblem:
-    """The sentence for a window that holds no grid timestep."""
-    high, low = config.edit.window
-    return ConfigProblem(
-        f"edit.window: expected a window that holds a timestep of the grid"
-        f" ({timesteps[0]}, {timesteps[1]}, ... {timesteps[-1]}), got [{high}, {low}]"
-    )
 
 
 def _device(name: str) -> torch.device:

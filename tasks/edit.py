@@ -13,7 +13,7 @@ from torch import Tensor
 from lib.ddim import transfer
 from lib.denoiser import Denoiser
 from lib.direction import Direction
-from lib.grid import Grid, window_nodes
+from lib.grid import Grid, edited_nodes
 from lib.injection import asymmetric_step, change, psnr, step_weight, symmetric_step
 from lib.records import Discovered, Edit, Edited, Failure, Region
 
@@ -49,7 +49,7 @@ class Editor:
     ) -> None:
         self._denoiser = denoiser
         self._grid = grid
-        self._nodes = window_nodes(grid.timesteps, window)
+        self._nodes = edited_nodes(grid.timesteps, window)
         self._injection = injection
         self._strengths = tuple(strengths)
         self._batch_size = batch_size

@@ -4,12 +4,12 @@ import pytest
 
 from lib.ddim import round_trip_error
 from lib.grid import (
+    edited_nodes,
     grid_timesteps,
     last_node,
     make_grid,
     nearest_node,
     training_alphas,
-    window_nodes,
 )
 from lib.problems import ConfigProblem, ModelProblem
 
@@ -43,14 +43,15 @@ def test_schedules_are_those_of_diffusers(config: dict[str, object]) -> None:
 
 def test_window_holds_the_nodes_between_its_ends_descending() -> None:
     timesteps = grid_timesteps(10, "trailing", 1000)  # 99, 199, ... 999
-    assert [timesteps[i - 1] for i in window_nodes(timesteps, (700, 299))] == [
+    assert [timesteps[i - 1] for i in edited_nodes(timesteps, (700, 299))] == [
         699,
         599,
         499,
         399,
         299,
     ]
-    assert not window_nodes(timesteps, (150, 110))
+    with pytest.raises(ConfigProblem, match="holds a timestep of the grid"):
+        edited_nodes(timesteps, (150, 110))
     assert last_node(timesteps, 700) == 7
     assert nearest_node(timesteps, 368) == 4
 

@@ -28,9 +28,9 @@ from lib.run_record import run_record
 from pipelines import report_numbers, report_sheets
 from pipelines.config import RunConfig
 from pipelines.contact_sheets import Layout, change, sprite
+from pipelines.number_texts import percent, three
 from pipelines.report import write_report
 from pipelines.report_numbers import read_numbers, spread
-from pipelines.report_texts import percent, three
 
 EVIL = "<script>alert(1)</script>"
 STRENGTHS = (0.2, -0.1)

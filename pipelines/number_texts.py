@@ -1,4 +1,4 @@
-"""How the report writes numbers."""
+"""How the report and the plan write numbers."""
 
 from __future__ import annotations
 
