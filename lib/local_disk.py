@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 TEMP_PREFIX = ".tmp-"
 """Writes in progress have this name prefix; what a killed writer leaves is swept by `gc`."""
 
+_SWEPT_TRIES = 10
 _LINK_UNSUPPORTED = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 )
@@ -33,22 +34,39 @@ def create(path: str, data: bytes) -> None:
     """
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "there is already a file of this name", path)
-    with _temporary(path, data) as temporary:
-        try:
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in _LINK_UNSUPPORTED:
-                raise
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            os.replace(temporary, path)
-    _sync_folder(os.path.dirname(path))
+    _put(path, data, _link)
 
 
 def replace(path: str, data: bytes) -> None:
     """Write a file, synced to disk, atomically in place of the one that may be there."""
-    with _temporary(path, data) as temporary:
-        os.replace(temporary, path)
+    _put(path, data, os.replace)
+
+
+def _put(path: str, data: bytes, move: Callable[[str, str], None]) -> None:
+    """`move(temporary, path)`; again if the `gc` of another driver swept the file before that."""
+    for tries_left in reversed(range(_SWEPT_TRIES)):
+        with _temporary(path, data) as temporary:
+            try:
+                move(temporary, path)
+                break
+            except FileNotFoundError:
+                if os.path.lexists(temporary) or not tries_left:
+                    raise
     _sync_folder(os.path.dirname(path))
+
+
+def _link(temporary: str, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _LINK_UNSUPPORTED:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:  # swept; the name must be free for the next try
+            os.unlink(path)
+            raise
 
 
 def list_names(folder: str) -> list[str]:
