@@ -11,7 +11,7 @@ from rich.panel import Panel
 from cluster.runner import Outcome, run
 from pipelines.config_file import load_config
 
-_SHARDS, _FACES_A_SHARD, _SEED = 4, 16, 0
+_SHARDS, _FACES_A_SHARD, _SEED = 8, 8, 0
 
 
 def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:

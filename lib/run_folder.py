@@ -63,11 +63,6 @@ class RunFolder:
         return self.url("inputs.json")
 
     @property
-    def events_url(self) -> str:
-        """What happened when and where: never part of what is hashed."""
-        return self.url("events.jsonl")
-
-    @property
     def index_url(self) -> str:
         """Totals and one entry per shard, made by finalize."""
         return self.url("index.json")

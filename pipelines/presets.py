@@ -25,7 +25,7 @@ from pipelines.config import (
 def demo() -> RunConfig:
     """The embedded face model on generated faces: minutes on two CPU cores."""
     return RunConfig(
-        input=Input(shards=("demo-output/faces/faces-{00000..00003}.tar",)),
+        input=Input(shards=("demo-output/faces/faces-{00000..00007}.tar",)),
         model=Model(checkpoint="embedded"),
         grid=Grid(num_steps=20),
         invert=Invert(refinements=2, batch_size=8),
