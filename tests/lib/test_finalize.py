@@ -58,7 +58,7 @@ def test_exactly_these_files_are_left(run: RunFolder) -> None:
     for folder in ("images", "directions", "errors", "commit", "manifest", "quarantine"):
         storage.create(run.url(folder, ".tmp-0123"), b"a killed writer's")
     storage.create(run.url(".tmp-0123"), b"a killed writer's")
-    storage.create(run.events_url, b"{}\n")
+    storage.create(run.url("events", "1.jsonl"), b"{}\n")
     finalize(run)
     names = storage.list_tree(run.root)
     hashed = [re.sub(r"-[0-9a-f]{16}\.", "-<sha16>.", name) for name in names]
@@ -72,7 +72,7 @@ def test_exactly_these_files_are_left(run: RunFolder) -> None:
         "errors/00000-<sha16>.parquet",
         "errors/00001-<sha16>.parquet",
         "errors/00002-<sha16>.parquet",
-        "events.jsonl",
+        "events/1.jsonl",
         "images/00000-<sha16>.tar",
         "images/00001-<sha16>.tar",
         "index.json",
