@@ -53,12 +53,14 @@ def symmetric_step(
 
 def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean |a - b| inside and outside the mask, (B,) each, weighted by coverage, averaged over
-    channels.
+    channels; 0 where a mask leaves no inside or no outside.
     """
     difference_BHW = (a_BCHW - b_BCHW).abs().mean(1)
-    inside = (difference_BHW * mask_HW).sum((1, 2)) / mask_HW.sum()
-    outside = (difference_BHW * (1 - mask_HW)).sum((1, 2)) / (1 - mask_HW).sum()
-    return inside, outside
+
+    def mean(weight_HW: Tensor) -> Tensor:
+        return (difference_BHW * weight_HW).sum((1, 2)) / weight_HW.sum().clamp_min(1e-6)
+
+    return mean(mask_HW), mean(1 - mask_HW)
 
 
 def psnr(a_CHW: Tensor, b_CHW: Tensor) -> float:

@@ -47,18 +47,23 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
     discover: JacobianDiscoverer | LibraryDiscoverer
     kept: frozenset[int] = frozenset()
     if isinstance(config.discover, LibraryDiscovery):
-        discover = LibraryDiscoverer(
-            read_library(
-                config.discover.path,
-                ids=config.discover.ids,
-                regions=config.discover.regions or tuple(config.segment.regions),
-                max_rank=config.discover.max_rank,
-                max_directions=config.discover.max_directions,
-                model=model,
-                h_layer=config.model.h_layer,
-                h_shape=denoiser.h_shape,
-            )
+        directions = read_library(
+            config.discover.path,
+            ids=config.discover.ids,
+            regions=config.discover.regions or tuple(config.segment.regions),
+            max_rank=config.discover.max_rank,
+            max_directions=config.discover.max_directions,
+            model=model,
+            h_layer=config.model.h_layer,
+            h_shape=denoiser.h_shape,
         )
+        unknown = sorted({d.region for d in directions} - set(config.segment.regions))
+        if unknown:
+            raise ConfigProblem(
+                f"discover.ids: expected directions of regions in segment.regions, got some of"
+                f" {unknown}; segment.regions defines {sorted(config.segment.regions)}"
+            )
+        discover = LibraryDiscoverer(directions)
     else:
         node = grid.nearest_node(config.discover.timestep)
         kept = frozenset({node})

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from lib.denoiser import UNet2DDenoiser
+from lib.problems import ConfigProblem
 from lib.receipts import ShardTask
 from lib.run_folder import RunFolder
 from lib.verification import verify
@@ -189,18 +190,37 @@ def test_another_batch_size_changes_no_pixel_by_more_than_one_level(
     assert max(int(np.abs(usual[name] - other[name]).max()) for name in usual) <= 1
 
 
-def test_a_direction_from_a_library_makes_the_image_it_made_when_it_was_found(
+def test_a_direction_of_a_region_that_this_run_lacks_is_refused_by_its_name(
     base: Base, tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path
 ) -> None:
-    wanted = base.rows[6]["direction"]
-    discover = {"method": "library", "path": str(base.run / "directions"), "ids": [wanted]}
-    made = shards.config(tiny_checkpoint, base.shard, tmp_path, discover=discover)
-    folder, _ = shards.work(made, [base.shard])
-    again = {(r["index"], r["edit"]): r for r in rows_of(folder)}
-    assert {r["direction"] for r in again.values()} == {wanted}
-    for row in base.rows[6:8]:
-        assert row["direction"] == wanted
-        assert again[row["index"], row["edit"]]["sha256"] == row["sha256"]
+    discover = {**library(base), "ids": [base.rows[0]["direction"]]}
+    made = shards.config(
+        tiny_checkpoint,
+        base.shard,
+        tmp_path,
+        discover=discover,
+        segment={"regions": {"top": {"box": [0, 0, 1, 0.5]}}},
+    )
+    with pytest.raises(ConfigProblem, match=r"discover\.ids.*\['left'\].*\['top'\]"):
+        shards.work(made, [base.shard])
+
+
+def test_a_region_of_the_whole_picture_has_no_outside_to_change(
+    tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path
+) -> None:
+    shard = shards.write_tar(tmp_path / "in.tar", shards.samples(1))
+    made = shards.config(
+        tiny_checkpoint,
+        shard,
+        tmp_path / "run",
+        segment={"regions": {"all": {"box": [0, 0, 1, 1]}}, "max_area": 1.0},
+    )
+    folder, _ = shards.work(made, [shard])
+    for row in rows_of(folder):
+        assert row["in_change"] > 0
+        assert (row["out_change"], row["roir"]) == (0, 0)
+    (tar,) = (tmp_path / "run" / "images").iterdir()
+    assert b"NaN" not in b"".join(d for n, d in shards.members(tar).items() if n.endswith("json"))
 
 
 def test_pairs_hold_the_original_and_the_mask_beside_the_edit(
