@@ -72,9 +72,9 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
         shards=entries,
     )
     storage.replace(folder.card_url, render_card(run, index).encode())
-    write_index(folder, index)
     _remove_stale(folder, {file["name"] for file in manifest})
     collect(folder, committed, named)
+    write_index(folder, index)  # last: it tells the next driver that nothing is left to do here
     return index
 
 

@@ -13,7 +13,12 @@ from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from cluster.runner import run
+from lib import finalize
+from lib.run_folder import RunFolder
+from lib.verification import verify
 from pipelines.config import RunConfig
 
 
@@ -158,3 +163,25 @@ def test_what_changes_no_pixel_is_no_other_config(done: Done, shards: ModuleType
     )
     assert again.returncode == 3
     assert "2 of 3 shards done, 1 quarantined" in again.stderr
+
+
+def test_a_driver_that_ends_in_the_sweep_leaves_the_rest_of_it_to_the_next(
+    tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = shards.write_shards(tmp_path / "in", 1, 1)
+    made = shards.config(tiny_checkpoint, pattern, tmp_path / "run")
+    leftover = tmp_path / "run" / "images" / ".tmp-0123456789abcdef"
+
+    def fails(*_arguments: object) -> None:
+        leftover.write_bytes(b"of a killed writer")
+        raise OSError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finalize, "collect", fails)
+        first = run(made, console=Console(quiet=True))
+    assert first.exit_code == 1
+    assert "cannot be finalized: the store is away" in first.sentence
+    again = run(made, console=Console(quiet=True))
+    assert again.exit_code == 0
+    assert not leftover.exists()
+    assert verify(RunFolder(made.output.folder), deep=True).notes == ()
