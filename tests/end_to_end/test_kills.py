@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,7 @@ class Abandoned:
     """A run whose driver was killed."""
 
     command: list[str]
+    environment: dict[str, str]
     folder: Path
     log: Path
     committed: frozenset[str]
@@ -71,8 +74,11 @@ def title(pid: int) -> str:
 @pytest.fixture(scope="module")
 def abandoned(
     tiny_checkpoint: Path, shards: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> Abandoned:
+) -> Iterator[Abandoned]:
     root = tmp_path_factory.mktemp("kills")
+    # A killed driver cannot remove what Ray wrote; a socket's path must be short.
+    temporary = tempfile.mkdtemp(prefix="kills", dir="/tmp")
+    environment = shards.environment(TMPDIR=temporary)
     pattern = shards.write_shards(root / "in", SHARDS, PICTURES)
     made = shards.config(tiny_checkpoint, pattern, root / "run")
     config = shards.write_config(root / "run.yaml", made)
@@ -80,14 +86,15 @@ def abandoned(
     log, folder = root / "log", RunFolder(str(root / "run"))
     with (
         log.open("wb") as file,
-        subprocess.Popen(command, env=shards.environment(), stdout=file, stderr=file) as driver,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=file) as driver,
     ):
         try:
             wait_for(lambda: len(folder.committed()) >= 2, driver, log)
             processes = descendants(driver.pid)
         finally:
             os.kill(driver.pid, signal.SIGKILL)
-    return Abandoned(command, root / "run", log, folder.committed(), processes)
+    yield Abandoned(command, environment, root / "run", log, folder.committed(), processes)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def test_kill_9_of_the_driver_ends_the_workers_and_ray_itself(abandoned: Abandoned) -> None:
@@ -111,7 +118,7 @@ def test_the_same_command_again_goes_on_and_outlives_kill_9_of_a_worker(
     with (
         abandoned.log.open("wb") as file,
         subprocess.Popen(
-            abandoned.command, env=shards.environment(), stdout=file, stderr=file
+            abandoned.command, env=abandoned.environment, stdout=file, stderr=file
         ) as driver,
     ):
         try:
