@@ -33,7 +33,7 @@ def demo() -> RunConfig:
             regions={name: MaskFile(file=f"{name}.png") for name in ("eyes", "mouth", "hair")}
         ),
         discover=JacobianDiscovery(timestep=368, directions=1, tolerance=0.2),
-        edit=Edit(window=(700, 300), strengths=(-0.12, 0.12)),
+        edit=Edit(window=(700, 300), strengths=(-0.08, 0.08)),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
         execution=Execution(engine="ray", workers=2),
     )
