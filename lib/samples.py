@@ -18,6 +18,8 @@ IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"
 # The rules of webdataset: a key ends at the first dot of the base name; `__meta__/...` is skipped.
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _RESERVED = re.compile(r"__[^/]*__($|/)")
+# A backslash may also begin the `\xNN` that the tar reader writes for a byte that is no UTF-8.
+_ABSOLUTE = re.compile(r"/|\\(?!x[0-9a-f]{2})")
 
 
 class ShardDamage(ValueError):
@@ -192,7 +194,7 @@ def _add(group: _Group, extension: str, member: Member) -> None:
 
 
 def _is_unsafe(name: str) -> bool:
-    return name.startswith(("/", "\\")) or "\0" in name or ".." in re.split(r"[/\\]", name)
+    return bool(_ABSOLUTE.match(name)) or "\0" in name or ".." in re.split(r"[/\\]", name)
 
 
 def _condemn_broken(groups: list[_Group], broken_name: str | None, damage: str) -> None:

@@ -108,6 +108,8 @@ def hostile(shards: ModuleType) -> Hostile:
     add({"t.png": shards.encoded(shards.picture(7).convert("RGBA")), "t.part.png": mask})
     add({"u.png": b"", "u.part.png": mask}, "decode", "not_an_image")
     add({"sub/dir/v.png": good, "sub/dir/v.part.png": mask, "sub/dir/v.json": b"{}"})
+    for key in ("naïve 😀 <b>", "\udcff\udcfe", "long" * 80, "a\nb", "quote\"'"):
+        add({f"{key}.png": good, f"{key}.part.png": mask})
     return found
 
 
@@ -145,6 +147,8 @@ def test_a_shard_of_every_bad_kind_loses_no_sample_and_edits_the_good_ones(
     assert all(len(row["message"]) > 15 for row in errors.values())
     edited = set(pq.read_table(folder.commit_url("in"))["index"].to_pylist())
     assert edited == set(range(report.n_in)) - set(bad)
+    keys = set(pq.read_table(folder.commit_url("in"))["key"].to_pylist())
+    assert {"naïve 😀 <b>", "\\xff\\xfe", "long" * 80, "sub/dir/v"} <= keys
     found = verify(folder, deep=True)
     assert found.problems == ()
     assert (found.samples_ok, found.samples_err) == (report.n_ok, report.n_err)
