@@ -68,6 +68,8 @@ def read_library(
 ) -> tuple[Direction, ...]:
     """The matching directions of a library, in file order, the same content once.
 
+    With `ids`, exactly those; else those of `regions` up to `max_rank` and `max_directions`.
+
     Raises:
         ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h
             shape.
@@ -88,7 +90,7 @@ def read_library(
     if missing or not found:
         wanted = f"ids {missing}" if missing else f"regions {list(regions)}, max_rank {max_rank}"
         raise ConfigProblem(f"discover.path: the library {storage.redact(path)} has no {wanted}")
-    return tuple(found.values())[:max_directions]
+    return tuple(found.values())[: None if ids else max_directions]
 
 
 def _check(direction: Direction, model: str, h_layer: str, h_shape: tuple[int, int, int]) -> None:

@@ -132,7 +132,7 @@ class LibraryDiscovery(Section):
     path: str
     """A directions Parquet file, or a folder of them."""
     ids: tuple[str, ...] = ()
-    """Only these direction ids; empty: all that match the rest."""
+    """Exactly these direction ids; empty: all that match the rest."""
     regions: tuple[Name, ...] = ()
     """Only directions found for these regions; empty: for every configured region."""
     max_rank: PositiveInt = 1

@@ -78,7 +78,8 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     top = nodes[0]
     if isinstance(config.discover, LibraryDiscovery):
         library_files(config.discover.path)
-        directions, products = config.discover.max_directions, 0
+        directions = len(config.discover.ids) or config.discover.max_directions
+        products = 0
     else:
         regions = len(config.segment.regions)
         directions = regions * config.discover.directions
