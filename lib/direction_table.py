@@ -42,16 +42,16 @@ def to_table(directions: Sequence[Direction], dtype: str) -> pa.Table:
 
 def from_table(table: pa.Table) -> Iterator[Direction]:
     """The directions of a table written by `to_table`, in its order."""
-    shape = table.schema.field("vector").type.shape
-    for row in range(table.num_rows):
-        record = {name: table.column(name)[row].as_py() for name in _PLAIN}
-        vector = table.column("vector").combine_chunks()[row].to_numpy().astype(np.float32)
+    if not table.num_rows:
+        return
+    vectors = table.column("vector").combine_chunks().to_numpy_ndarray().astype(np.float32)
+    for vector, row in zip(vectors, table.drop_columns("vector").to_pylist(), strict=True):
         yield Direction(
-            vector_SCYX=torch.from_numpy(vector.reshape(shape).copy()),
-            parameters=json.loads(table.column("parameters")[row].as_py()),
-            timesteps=tuple(table.column("timesteps")[row].as_py()),
-            parents=tuple(table.column("parents")[row].as_py()),
-            **record,
+            vector_SCYX=torch.from_numpy(vector),
+            parameters=json.loads(row["parameters"]),
+            timesteps=tuple(row["timesteps"]),
+            parents=tuple(row["parents"]),
+            **{name: row[name] for name in _PLAIN},
         )
 
 
