@@ -85,7 +85,7 @@ class Bench:
 def load_bench(num_steps: int) -> Bench:
     """The embedded model on a grid of `num_steps`."""
     checkpoint = open_checkpoint(EMBEDDED)
-    grid = make_grid(checkpoint.scheduler_config, num_steps, "trailing")
+    grid = make_grid(checkpoint.scheduler_config, num_steps, "linspace")
     denoiser = load_denoiser(checkpoint, torch.device("cpu"), "after")
     return Bench(denoiser, grid, weights_sha256(checkpoint), h_norms(denoiser, grid))
 

@@ -94,9 +94,9 @@ def own_face(scene: Scene, random_seeds: Sequence[int] = (1, 2, 3)) -> list[Loca
     for face, own in zip(scene.faces, scene.directions, strict=True):
         tops = [own[name] for name in REGIONS]
         randoms = [_random(d, seed) for seed in random_seeds for d in tops]
-        plus = _edits(scene.editor, face, tops, first=0.1)
-        minus = _edits(scene.editor, face, tops, first=0.1, sign=-1.0)
-        noise = _edits(scene.editor, face, randoms, first=0.8)
+        plus = _edits(scene.editor, face, tops, first=0.06)
+        minus = _edits(scene.editor, face, tops, first=0.06, sign=-1.0)
+        noise = _edits(scene.editor, face, randoms, first=1.0)
         for i, result in enumerate(results):
             result.plus.append(plus[i].roir)
             result.minus.append(minus[i].roir)

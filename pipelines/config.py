@@ -62,8 +62,10 @@ class Grid(Section):
 
     num_steps: Annotated[int, Field(ge=2, le=1000)] = 50
     """Network evaluations of a plain decode from the last timestep."""
-    spacing: Literal["trailing", "leading", "linspace"] = "trailing"
-    """Where the timesteps lie, in the names of diffusers; trailing ends at the last one."""
+    spacing: Literal["linspace", "leading", "trailing"] = "linspace"
+    """Where the timesteps lie, in the names of diffusers. linspace and leading begin at 0 and
+    reconstruct better on few steps; linspace and trailing reach the last one.
+    """
 
 
 class Invert(Section):
