@@ -39,8 +39,8 @@ class Abandoned:
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until `condition` holds; fails when the process ends or 120 s pass before."""
-    deadline = time.monotonic() + 120
+    """Until `condition` holds; fails when the process ends or 300 s pass before."""
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
@@ -115,6 +115,8 @@ def test_the_same_command_again_goes_on_and_outlives_kill_9_of_a_worker(
     folder = RunFolder(str(abandoned.folder))
     before = folder.committed()
     assert before >= abandoned.committed
+    # The killed driver wrote its events only if it lived for half a minute.
+    shutil.rmtree(abandoned.folder / "events", ignore_errors=True)
     with (
         abandoned.log.open("wb") as file,
         subprocess.Popen(
@@ -126,7 +128,7 @@ def test_the_same_command_again_goes_on_and_outlives_kill_9_of_a_worker(
             working = [p for p in descendants(driver.pid) if title(p).startswith("ray::Worker")]
             assert len(working) == WORKERS
             os.kill(working[0], signal.SIGKILL)
-            assert driver.wait(180) == 0, abandoned.log.read_text()
+            assert driver.wait(400) == 0, abandoned.log.read_text()
         finally:
             if driver.poll() is None:
                 driver.kill()
