@@ -29,7 +29,7 @@ def scene() -> Scene:
 def test_masked_jacobian_edits_are_more_local_than_random_ones(scene: Scene) -> None:
     eyes, mouth = own_face(scene, random_seeds=(1,))
     assert median(eyes.plus) <= 0.35
-    assert median(mouth.plus) <= 0.60
+    assert median(mouth.plus) <= 0.50
     for region in (eyes, mouth):
         assert median(region.plus) <= 0.6 * region.best_random
 
@@ -37,6 +37,6 @@ def test_masked_jacobian_edits_are_more_local_than_random_ones(scene: Scene) -> 
 @pytest.mark.timeout(600)
 def test_a_face_s_mouth_direction_does_the_same_to_other_faces(scene: Scene) -> None:
     _, mouth = transfer(scene, range(1, 4))
-    assert sum(mouth.cosine) / len(mouth.cosine) >= 0.6
+    assert sum(mouth.cosine) / len(mouth.cosine) >= 0.35
     assert mouth.consistency == 1.0
     assert abs(median(mouth.main_change)) > 0.1
