@@ -99,7 +99,7 @@ def config(
     values: dict[str, dict[str, Any]] = {
         "input": {"shards": [str(shards)]},
         "model": {"checkpoint": str(checkpoint)},
-        "grid": {"num_steps": 6},
+        "grid": {"num_steps": 6, "spacing": "trailing"},
         "invert": {"refinements": 0, "batch_size": 4},
         "segment": {"regions": {"left": {"box": [0, 0, 0.5, 1]}}},
         "discover": {"method": "jacobian", "directions": 1, "max_rounds": 3, "chunk": 4},
