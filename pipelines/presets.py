@@ -27,13 +27,13 @@ def demo() -> RunConfig:
     return RunConfig(
         input=Input(shards=("demo-output/faces/faces-{00000..00007}.tar",)),
         model=Model(checkpoint="embedded"),
-        grid=Grid(num_steps=20),
+        grid=Grid(num_steps=16),
         invert=Invert(refinements=2, batch_size=8),
         segment=Segment(
             regions={name: MaskFile(file=f"{name}.png") for name in ("eyes", "mouth", "hair")}
         ),
         discover=JacobianDiscovery(timestep=368, directions=1, tolerance=0.2),
-        edit=Edit(window=(700, 300), strengths=(-0.08, 0.08)),
+        edit=Edit(window=(560, 300), strengths=(-0.1, 0.1)),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
         execution=Execution(engine="ray", workers=2),
     )
