@@ -15,10 +15,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WHOLE = "image"
+"""The region of a direction that is tied to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a direction does to held-out images at the strength that changes its region by
+    `in_change`; medians over the images.
+    """
+
+    images: int
+    strength: float
+    """In units of the model's mean norm of h."""
+    in_change: float
+    """Mean |edited - reconstruction| in the region, images in [-1, 1]."""
+    roir: float
+    """The same outside the region / inside it; lower is more local."""
+    consistency: float
+    """Mean cosine between the changes it makes in the region of different images."""
+    linearity: float
+    """Cosine between the change at full and at half strength."""
+    symmetry: float
+    """Minus the cosine between the changes at plus and at minus the strength."""
+    score: float
+    """What a library is ranked by; higher is better."""
+    factor: str | None = None
+    """The factor that moves most, where a regressor of factors is at hand."""
+    factor_change: float | None = None
+    other_change: float | None = None
+    """Mean |change| of all other factors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """One direction; `vector` is float32, CPU, every step of unit norm."""
+    """One direction; `vector` is float32, CPU, every step of unit norm.
+
+    `space` is "h", or "x" for a shift of x_t, whose vector is (S, L, Y, X) of the latent and whose
+    `h_norm` is the norm of unit noise, sqrt(L Y X).
+    """
 
     vector_SCYX: Tensor
     id: str
@@ -31,15 +66,19 @@ class Direction:
     method: str
     parameters: Mapping[str, Any]
     region: str
+    """Name of the region it changes; WHOLE where it is not tied to one."""
     mask_sha256: str
-    shard: str
-    index: int
-    key: str
+    shard: str | None
+    """Of the image in which it was found; None, as index and key, where it comes from many."""
+    index: int | None
+    key: str | None
     rank: int
     singular_value: float
-    gap: float
-    residual: float
-    angle: float
+    """How strongly the model answers, in the method's own units; directions are ranked by it."""
+    gap: float | None
+    """None, as residual and angle, for a method without an iteration."""
+    residual: float | None
+    angle: float | None
     converged: bool
     jvp_count: int
     vjp_count: int
@@ -48,6 +87,13 @@ class Direction:
     """The model's mean norm of h at the (first) timestep: the unit of strength."""
     parents: tuple[str, ...] = ()
     label: str | None = None
+    window: tuple[int, int] | None = None
+    """Highest and lowest timestep at which it should be applied; None: whatever the run says."""
+    support: int = 1
+    """Images it comes from."""
+    spread: float | None = None
+    """Mean sine of the angle between it and the directions it was merged from."""
+    scores: Scores | None = None
 
 
 def content_id(
@@ -84,6 +130,7 @@ def _derived(
         id=identity,
         method=method,
         parents=tuple(p.id for p in parents),
+        scores=None,
     )
 
 

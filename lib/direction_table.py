@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,18 @@ import pyarrow.parquet as pq
 import torch
 
 from lib import schemas, storage
-from lib.direction import Direction
+from lib.direction import Direction, Scores
 from lib.library_files import library_files
 from lib.problems import ConfigProblem
 
 _PLAIN = (
     "id", "space", "h_layer", "model", "method", "region", "mask_sha256", "shard", "index", "key",
     "rank", "singular_value", "gap", "residual", "angle", "converged", "jvp_count", "vjp_count",
-    "sign_rule", "h_norm", "label",
+    "sign_rule", "h_norm", "support", "spread", "label",
+)  # fmt: skip
+_SCORES = (
+    "score", "roir", "in_change", "strength", "consistency", "linearity", "symmetry", "factor",
+    "factor_change", "other_change",
 )  # fmt: skip
 
 
@@ -36,6 +41,12 @@ def to_table(directions: Sequence[Direction], dtype: str) -> pa.Table:
     columns["vector"] = pa.ExtensionArray.from_storage(schema.field("vector").type, flat)
     columns["parameters"] = pa.array([json.dumps(d.parameters, sort_keys=True) for d in directions])
     columns["timesteps"] = pa.array([d.timesteps for d in directions], pa.list_(pa.int32()))
+    columns["window"] = pa.array([d.window for d in directions], pa.list_(pa.int32()))
+    scores = [d.scores for d in directions]
+    for name in _SCORES:
+        values = [None if s is None else getattr(s, name) for s in scores]
+        columns[name] = pa.array(values, schema.field(name).type)
+    columns["scored_images"] = pa.array([s and s.images for s in scores], pa.int32())
     columns["parents"] = pa.array([d.parents for d in directions], pa.list_(pa.string()))
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
@@ -51,8 +62,16 @@ def from_table(table: pa.Table) -> Iterator[Direction]:
             parameters=json.loads(row["parameters"]),
             timesteps=tuple(row["timesteps"]),
             parents=tuple(row["parents"]),
+            window=None if row["window"] is None else (row["window"][0], row["window"][1]),
+            scores=_scores(row),
             **{name: row[name] for name in _PLAIN},
         )
+
+
+def _scores(row: Mapping[str, Any]) -> Scores | None:
+    if row["score"] is None:
+        return None
+    return Scores(images=row["scored_images"], **{name: row[name] for name in _SCORES})
 
 
 def read_library(

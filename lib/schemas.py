@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a column changes its name, type or meaning; part of the fingerprint."""
 
 _METADATA = {"deltah_schema": str(SCHEMA_VERSION)}
@@ -79,25 +79,49 @@ _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
     ("h_layer", pa.string(), "before, middle or after the mid block"),
     ("model", pa.string(), "sha256 of the weights"),
     ("timesteps", pa.list_(pa.int32()), "where it was found, one for every step of the vector"),
+    ("window", pa.list_(pa.int32()), "highest and lowest timestep to apply it at; null: any"),
     ("method", pa.string(), "how it was found"),
     ("parameters", pa.string(), "of the method, JSON"),
-    ("region", pa.string(), "name of the region it changes"),
+    ("region", pa.string(), "name of the region it changes; `image` when it is tied to none"),
     ("mask_sha256", pa.string(), "of the region's mask"),
-    ("shard", pa.string(), "input shard of the image in which it was found"),
+    ("shard", pa.string(), "input shard of the image in which it was found; null: of many images"),
     ("index", pa.int32(), "position of that image in its shard"),
     ("key", pa.string(), "label of that image"),
-    ("rank", pa.int32(), "0 is the largest singular value of the region"),
-    ("singular_value", pa.float32(), "of the region-masked d x_0 / d h"),
+    ("rank", pa.int32(), "0 is the strongest of its region"),
+    ("singular_value", pa.float32(), "strength of the model's answer, in the method's units"),
     ("gap", pa.float32(), "next singular value / this one; near 1 it is ill-defined alone"),
-    ("residual", pa.float32(), "abs(J^T u - s v) / s"),
+    (
+        "residual",
+        pa.float32(),
+        "of the eigenvalue equation, relative; null: not iterative",
+    ),
     ("angle", pa.float32(), "estimated sine of the angle to the true singular subspace"),
     ("converged", pa.bool_(), "whether the angle is within the tolerance"),
     ("jvp_count", pa.int32(), "forward products spent on all regions of this image together"),
     ("vjp_count", pa.int32(), "reverse products, likewise"),
     ("sign_rule", pa.string(), "what makes + mean +"),
     ("h_norm", pa.float32(), "the model's mean norm of h at the timestep: the unit of strength"),
-    ("parents", pa.list_(pa.string()), "ids, for combinations"),
+    ("parents", pa.list_(pa.string()), "ids, for combinations and merged directions"),
+    ("support", pa.int32(), "images it comes from"),
+    ("spread", pa.float32(), "mean sine of the angle to the directions it was merged from"),
     ("label", pa.string(), "a name given by a person, or null"),
+    ("score", pa.float32(), "what a library is ranked by, higher is better; null: not scored"),
+    ("roir", pa.float32(), "median over held-out images of change outside / inside the region"),
+    ("in_change", pa.float32(), "median change in the region at which it was scored"),
+    ("strength", pa.float32(), "median strength that makes this change"),
+    ("consistency", pa.float32(), "mean cosine between the changes it makes in different images"),
+    ("linearity", pa.float32(), "median cosine between the changes at full and half strength"),
+    ("symmetry", pa.float32(), "median of minus the cosine between the changes at + and -"),
+    ("factor", pa.string(), "the factor that moves most, where a regressor is at hand"),
+    ("factor_change", pa.float32(), "median change of that factor"),
+    ("other_change", pa.float32(), "mean abs(change) of all other factors"),
+    ("scored_images", pa.int32(), "held-out images it was scored on"),
+)
+
+_NULLABLE_DIRECTION_COLUMNS = frozenset(
+    {"window", "shard", "index", "key", "gap", "residual", "angle", "spread", "label", "score"}
+    | {"roir", "in_change", "strength", "consistency", "linearity", "symmetry", "factor"}
+    | {"factor_change", "other_change", "scored_images"}
 )
 
 DIRECTION_MEANINGS = {name: meaning for name, _, meaning in _DIRECTION_COLUMNS}
@@ -112,7 +136,7 @@ def directions(vector_shape: tuple[int, int, int, int], dtype: str) -> pa.Schema
     vector = pa.fixed_shape_tensor(value, vector_shape, dim_names=("step", "channel", "y", "x"))
     return pa.schema(
         [
-            pa.field(name, kind or vector, nullable=name == "label")
+            pa.field(name, kind or vector, nullable=name in _NULLABLE_DIRECTION_COLUMNS)
             for name, kind, _ in _DIRECTION_COLUMNS
         ],
         metadata=_METADATA,

@@ -54,7 +54,8 @@ def direction_rows(shard: str, indices: Sequence[int], dtype: str = "float16") -
         "method": "jacobian", "parameters": "{}", "region": "eyes", "mask_sha256": "ab" * 32,
         "shard": shard, "rank": 0, "singular_value": 3.0, "gap": 0.5, "residual": 0.01,
         "angle": 0.02, "converged": True, "jvp_count": 40, "vjp_count": 38,
-        "sign_rule": "largest_positive", "h_norm": 12.5, "parents": [], "label": None,
+        "sign_rule": "largest_positive", "h_norm": 12.5, "parents": [],
+        "support": 1,
     }  # fmt: skip
     columns = []
     for field in schema:
@@ -67,7 +68,7 @@ def direction_rows(shard: str, indices: Sequence[int], dtype: str = "float16") -
             values = [index if field.name == "index" else f"face-{index}" for index in indices]
             columns.append(pa.array(values, field.type))
         else:
-            columns.append(pa.array([plain[field.name]] * len(indices), field.type))
+            columns.append(pa.array([plain.get(field.name)] * len(indices), field.type))
     return pa.table(columns, schema=schema)
 
 
