@@ -31,7 +31,8 @@ from lib.finalize import finalize
 from lib.run_folder import RunFolder
 from lib.run_index import read_index
 from lib.run_record import run_record
-from pipelines.config import LibraryDiscovery, RunConfig
+from pipelines.config import RunConfig
+from pipelines.discovery_config import LibraryDiscovery
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
 

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WHOLE = "image"
-"""The region of a direction that is tied to none."""
+from lib.region_names import WHOLE as WHOLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,18 @@ Nothing here imports torch or ray. What changes pixels enters the fingerprint
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Timestep = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from lib.region_names import WHOLE
+from pipelines.config_section import Fraction, Name, PositiveInt, Section, Timestep
+from pipelines.discovery_config import (
+    DatasetDiscovery,
+    Discovery,
+    JacobianDiscovery,
+    LibraryDiscovery,
+)
 
 
 class Input(Section):
@@ -103,44 +101,14 @@ class Box(Section):
 class Segment(Section):
     """Where the regions come from."""
 
-    regions: Annotated[dict[Name, MaskFile | Box], Field(min_length=1)]
-    """Name to `{file: EXT}`, a side file of the sample, or `{box: [left, top, right, bottom]}`."""
+    regions: dict[Name, MaskFile | Box]
+    """Name to `{file: EXT}`, a side file of the sample, or `{box: [left, top, right, bottom]}`.
+    Empty, or no section at all, only for pca and supervised, which need no regions.
+    """
     min_area: Fraction = 0.0005
     """A mask that covers less of the image is an error of that sample."""
     max_area: Fraction = 0.95
     """A mask that covers more of the image is an error of that sample."""
-
-
-class JacobianDiscovery(Section):
-    """Top right singular directions of the region-masked Jacobian of the network in h."""
-
-    method: Literal["jacobian"] = "jacobian"
-    timestep: Timestep = 368
-    """The nearest grid timestep is used."""
-    directions: PositiveInt = 3
-    """Directions per region."""
-    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """The estimated sine of the angle to the true singular subspace at which iteration stops."""
-    max_rounds: PositiveInt = 30
-    """Rounds after which a direction is stored as not converged."""
-    chunk: PositiveInt = 8
-    """Jacobian-vector products in one call: bounds memory."""
-
-
-class LibraryDiscovery(Section):
-    """Directions read from a directions file or folder written by an earlier run."""
-
-    method: Literal["library"]
-    path: str
-    """A directions Parquet file, or a folder of them."""
-    ids: tuple[str, ...] = ()
-    """Exactly these direction ids; empty: all that match the rest."""
-    regions: tuple[Name, ...] = ()
-    """Only directions found for these regions; empty: for every configured region."""
-    max_rank: PositiveInt = 1
-    """Only the first so many directions of every source image and region."""
-    max_directions: PositiveInt = 16
-    """At most so many directions, in the order of the file."""
 
 
 class Edit(Section):
@@ -202,24 +170,61 @@ class Execution(Section):
 
 
 class RunConfig(Section):
-    """A whole run: shards in, edited shards and manifests out."""
+    """A whole run: shards in; edited shards, or a library of directions, and manifests out."""
 
+    pipeline: Literal["edit_dataset", "direction_library"] = "edit_dataset"
+    """edit_dataset: find or read directions and edit every image; direction_library: find and
+    store directions, edit nothing.
+    """
     input: Input
     model: Model = Model()
     grid: Grid = Grid()
     invert: Invert = Invert()
     segment: Segment
-    discover: Annotated[JacobianDiscovery | LibraryDiscovery, Field(discriminator="method")] = (
-        JacobianDiscovery()
-    )
+    discover: Discovery = JacobianDiscovery()
     edit: Edit = Edit()
     output: Output
     execution: Execution = Execution()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_regions_needed(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "segment" in values:
+            return values
+        discover = values.get("discover")
+        method = discover.get("method") if isinstance(discover, dict) else None
+        if method in ("pca", "supervised") or isinstance(discover, DatasetDiscovery):
+            return values | {"segment": Segment(regions={})}
+        return values
+
     @model_validator(mode="after")
-    def _library_regions_known(self) -> Self:
+    def _method_fits_the_pipeline(self) -> Self:
+        method = self.discover.method
+        if isinstance(self.discover, DatasetDiscovery) and self.pipeline != "direction_library":
+            raise ValueError(
+                f"discover.method: {method} learns from all images of a run; expected it with"
+                " `pipeline: direction_library`; apply what it finds in a run of"
+                " `pipeline: edit_dataset` with `method: library`"
+            )
+        if isinstance(self.discover, LibraryDiscovery) and self.pipeline != "edit_dataset":
+            raise ValueError(
+                "discover.method: library applies directions and finds none; expected it with"
+                " `pipeline: edit_dataset`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_known(self) -> Self:
+        if WHOLE in self.segment.regions:
+            raise ValueError(
+                f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
+            )
+        if not self.segment.regions and not isinstance(self.discover, DatasetDiscovery):
+            raise ValueError(
+                f"segment.regions: expected at least one region for method {self.discover.method}"
+            )
         if isinstance(self.discover, LibraryDiscovery):
-            unknown = sorted(set(self.discover.regions) - set(self.segment.regions))
+            unknown = sorted(set(self.discover.regions) - set(self.segment.regions) - {WHOLE})
             if unknown:
                 raise ValueError(
                     f"discover.regions names {unknown}, which segment.regions does not define"

@@ -7,7 +7,7 @@ import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -48,6 +48,8 @@ class _Place:
     branch_depth: int = 0
     is_key: bool = False
     """The key itself is wrong, not its value."""
+    forms: str = ""
+    """What is valid, where the value may be of several plain kinds; else empty."""
 
 
 def explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
@@ -61,8 +63,11 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
                 value = value[step]
             if place.branch is not _nearest_branch(value, place.branches):
                 continue
-        path = ".".join(map(str, place.path))
-        found.setdefault(path, f"  {path or 'whole config'}: {_sentence(detail, place)}")
+        path, sentence = ".".join(map(str, place.path)), _sentence(detail, place)
+        if not path and detail["type"] == "value_error":
+            # Such a check is about several sections, and its sentence begins with the path.
+            path, _, sentence = detail["msg"].removeprefix("Value error, ").partition(": ")
+        found.setdefault(path, f"  {path or 'whole config'}: {sentence}")
     return [found[path] for path in sorted(found)]
 
 
@@ -98,6 +103,9 @@ def _locate(loc: Sequence[int | str]) -> _Place:
         options = _options(kind)
         if step == "[key]":
             return _Place(tuple(path), section, is_key=True)
+        if _is_union(kind) and not options:
+            # pydantic goes on with the name of one of the kinds that were tried
+            return _Place(tuple(path), section, branches, branch, depth, forms=_forms(kind))
         if options:
             kind = branch = next(o for o in options if _is_branch(o, str(step)))
             depth, section = len(path), kind
@@ -106,8 +114,7 @@ def _locate(loc: Sequence[int | str]) -> _Place:
         path.append(step)
         if _is_section(kind):
             section = kind
-            field = kind.model_fields.get(str(step))
-            kind = field.annotation if field else None
+            kind = _annotation(kind, str(step))
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
         else:
@@ -117,10 +124,37 @@ def _locate(loc: Sequence[int | str]) -> _Place:
     return _Place(tuple(path), section, branches, branch, depth)
 
 
+def _annotation(section: type[BaseModel], key: str) -> Any:
+    fields = section.model_fields.items()
+    return next((field.annotation for n, field in fields if (field.alias or n) == key), None)
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
 def _options(kind: Any) -> tuple[type[BaseModel], ...]:
-    if get_origin(kind) not in (Union, types.UnionType):
+    if not _is_union(kind):
         return ()
     return tuple(each for each in get_args(kind) if _is_section(each))
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
+
+
+def _forms(kind: Any) -> str:
+    """What a union of plain kinds takes, in words."""
+    words: list[str] = []
+    for each in get_args(kind):
+        plain = get_args(each)[0] if get_origin(each) is Annotated else each
+        if get_origin(plain) is Literal:
+            words += map(str, get_args(plain))
+        elif plain is int:
+            words.append("a whole number from 1" if plain is not each else "a whole number")
+        elif plain is str:
+            words.append("text")
+    return " or ".join(words)
 
 
 def _is_branch(option: type[BaseModel], step: str) -> bool:
@@ -143,7 +177,7 @@ def _nearest_branch(value: Any, branches: Sequence[type[BaseModel]]) -> type[Bas
         ratios = [
             difflib.SequenceMatcher(None, one, other).ratio()
             for one in given
-            for other in branch.model_fields
+            for other in _keys(branch)
         ]
         return max(ratios, default=0.0)
 
@@ -158,20 +192,28 @@ def _sentence(detail: ErrorDetails, place: _Place) -> str:
             " _ or -, at most 64"
         )
     if kind == "extra_forbidden":
-        return _unknown_key(str(place.path[-1]), list(place.section.model_fields))
+        return _unknown_key(str(place.path[-1]), _keys(place.section))
     if kind == "missing":
         return "is missing, and is required"
     if kind == "union_tag_invalid":
         return f"got method {_shown(context['tag'])}, expected {context['expected_tags']}"
     if kind == "union_tag_not_found":
-        return f"got {_shown(detail['input'])}, expected a key `method`: jacobian or library"
+        methods = ", ".join(_methods())
+        return f"got {_shown(detail['input'])}, expected a key `method`: one of {methods}"
     if kind == "model_type" and place.branches and len(place.path) == place.branch_depth:
-        forms = [f"{{{next(iter(each.model_fields))}: ...}}" for each in place.branches]
+        forms = [f"{{{_keys(each)[0]}: ...}}" for each in place.branches]
         return f"got {_shown(detail['input'])}, expected {' or '.join(forms)}"
+    if place.forms:
+        return f"got {_shown(detail['input'])}, expected {place.forms}"
     expected = _EXPECTED.get(kind, "").format(**context) or detail["msg"]
     for beginning in ("Value error, ", "Input should be ", "Input should ", "expected "):
         expected = expected.removeprefix(beginning)
     return f"got {_shown(detail['input'])}, expected {expected}"
+
+
+def _methods() -> list[str]:
+    kinds = _options(RunConfig.model_fields["discover"].annotation)
+    return [get_args(kind.model_fields["method"].annotation)[0] for kind in kinds]
 
 
 def _unknown_key(key: str, valid: Sequence[str]) -> str:

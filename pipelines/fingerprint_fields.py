@@ -12,7 +12,8 @@ from typing import Any
 from lib import schemas, storage
 from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.library_files import library_files
-from pipelines.config import LibraryDiscovery, RunConfig
+from pipelines.config import RunConfig
+from pipelines.discovery_config import LibraryDiscovery
 
 
 def fingerprint_fields(config: RunConfig) -> dict[str, Any]:

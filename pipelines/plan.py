@@ -11,8 +11,10 @@ from lib import storage
 from lib.checkpoint import Checkpoint, open_checkpoint
 from lib.grid import edited_nodes, grid_timesteps, nearest_node
 from lib.library_files import library_files
+from lib.problems import ConfigProblem
 from lib.samples import ShardDamage, read_shard
-from pipelines.config import LibraryDiscovery, RunConfig
+from pipelines.config import RunConfig
+from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
 from pipelines.inputs import ShardInput
 from pipelines.number_texts import size
 
@@ -80,12 +82,14 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         library_files(config.discover.path)
         directions = len(config.discover.ids) or config.discover.max_directions
         products = 0
+    elif not isinstance(config.discover, JacobianDiscovery):
+        raise ConfigProblem(f"discover.method: {config.discover.method} cannot be planned yet")
     else:
         regions = len(config.segment.regions)
         directions = regions * config.discover.directions
         # Joint Krylov basis: some five products of either kind a direction and region.
         products = 10 * regions * (config.discover.directions + 1)
-        top = max(top, nearest_node(timesteps, config.discover.timestep))
+        top = max(top, *(nearest_node(timesteps, t) for t in config.discover.timesteps))
     edits = directions * len(config.edit.strengths)
     both = len(nodes) if config.edit.injection == "asymmetric" else 0
     shared = 1 if both else 0

@@ -13,13 +13,13 @@ from pipelines.config import (
     Grid,
     Input,
     Invert,
-    JacobianDiscovery,
     MaskFile,
     Model,
     Output,
     RunConfig,
     Segment,
 )
+from pipelines.discovery_config import JacobianDiscovery
 
 
 def demo() -> RunConfig:
@@ -32,7 +32,7 @@ def demo() -> RunConfig:
         segment=Segment(
             regions={name: MaskFile(file=f"{name}.png") for name in ("eyes", "mouth", "hair")}
         ),
-        discover=JacobianDiscovery(timestep=368, directions=1, tolerance=0.2),
+        discover=JacobianDiscovery(timesteps=(368,), directions=1, tolerance=0.2),
         edit=Edit(window=(560, 300), strengths=(-0.1, 0.1)),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
         execution=Execution(engine="ray", workers=2),
@@ -57,7 +57,7 @@ def celebahq_256() -> RunConfig:
                 "mouth": Box(box=(0.32, 0.66, 0.68, 0.84)),
             }
         ),
-        discover=JacobianDiscovery(timestep=368, directions=3),
+        discover=JacobianDiscovery(timesteps=(368,), directions=3),
         edit=Edit(window=(900, 300), strengths=(-0.1, -0.05, 0.05, 0.1)),
         output=Output(folder="celebahq-edited", layout="pairs", format="webp", quality=95),
         execution=Execution(engine="ray", workers=1, gpus_per_worker=1.0),

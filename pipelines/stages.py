@@ -13,7 +13,8 @@ from lib.grid import edited_nodes, make_grid
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.unet2d import load_denoiser
-from pipelines.config import LibraryDiscovery, MaskFile, RunConfig
+from pipelines.config import MaskFile, RunConfig
+from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
 from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
 from tasks.edit import Editor
 from tasks.invert import Inverter
@@ -64,8 +65,10 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
                 f" {unknown}; segment.regions defines {sorted(config.segment.regions)}"
             )
         discover = LibraryDiscoverer(directions)
+    elif not isinstance(config.discover, JacobianDiscovery):
+        raise ConfigProblem(f"discover.method: {config.discover.method} is not available yet")
     else:
-        node = grid.nearest_node(config.discover.timestep)
+        node = grid.nearest_node(config.discover.timesteps[0])
         kept = frozenset({node})
         discover = JacobianDiscoverer(
             denoiser,

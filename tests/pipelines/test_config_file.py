@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lib.problems import ConfigProblem
-from pipelines.config import LibraryDiscovery, MaskFile
+from pipelines.config import MaskFile, RunConfig
 from pipelines.config_file import load_config
+from pipelines.discovery_config import ClassLabel, LibraryDiscovery, SupervisedDiscovery
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
 from pipelines.presets import PRESETS
@@ -61,6 +62,22 @@ def test_another_discovery_method_replaces_that_section(tmp_path: Path) -> None:
     assert by_flags.discover == LibraryDiscovery(method="library", path="lib.parquet")
 
 
+def test_methods_that_learn_from_all_images_need_no_regions_and_survive_the_way_to_a_worker(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "pipeline: direction_library\ninput: {shards: [a.tar]}\noutput: {folder: out}\n"
+        "discover: {method: supervised, classifier: embedded, balance: dark,\n"
+        "  labels: {smile: {field: smile}, dark: {class: 3}, old: {class: age}}}\n"
+    )
+    config = load_config(str(path))
+    assert config.segment.regions == {}
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert isinstance(config.discover, SupervisedDiscovery)
+    assert config.discover.labels["dark"] == ClassLabel.model_validate({"class": 3})
+
+
 def test_overrides_are_yaml_values_by_dotted_path() -> None:
     config = load_config("demo", ["edit.strengths=[-0.1, 0.1]", "input.salvage=true"])
     assert config.edit.strengths == (-0.1, 0.1)
@@ -81,13 +98,46 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
         ("output: {format: gif}", "output.format: got \"gif\", expected 'png', 'jpeg' or 'webp'"),
         (
             "discover: {tolerence: 0.1}",
-            "discover.tolerence: unknown key; did you mean `tolerance`? valid keys here: method,"
-            " timestep, directions, tolerance, max_rounds, chunk",
+            "discover.tolerence: unknown key; did you mean `tolerance`? valid keys here:"
+            " timesteps, directions, tolerance, max_rounds, chunk, products, method, space",
         ),
         (
             "discover: {method: guess}",
-            "discover: got method \"guess\", expected 'jacobian', 'library'",
+            "discover: got method \"guess\", expected 'jacobian', 'localised'",
         ),
+        (
+            "discover: {method: jive, joint_rank: many}",
+            'discover.joint_rank: got "many", expected a whole number from 1 or permutation or'
+            " angle",
+        ),
+        ("discover: {method: localised, trade_off: 0}", "discover.trade_off: got 0, expected"),
+        (
+            "discover: {method: pullback, timesteps: [1, 2]}",
+            "discover.timesteps: got [1, 2], expected at most 1 in the list",
+        ),
+        ("discover: {method: supervised}", "discover.labels: is missing, and is required"),
+        (
+            "discover: {method: supervised, labels: {smile: {clas: 3}}}",
+            "discover.labels.smile.clas: unknown key; did you mean `class`? valid keys here: class",
+        ),
+        (
+            "discover: {method: supervised, labels: {smile: {class: 3}}}",
+            "expected a classifier, which the labels ['smile'] ask for",
+        ),
+        (
+            "discover: {method: supervised, labels: {smile: {field: s}}, balance: age}",
+            "expected balance to be one of the labels ['smile'], got 'age'",
+        ),
+        ("discover: {method: pca}", "discover.method: pca learns from all images of a run;"),
+        (
+            "pipeline: direction_library\ndiscover: {method: library, path: p}",
+            "discover.method: library applies directions and finds none;",
+        ),
+        (
+            "segment: {regions: {image: {file: x}}}",
+            "segment.regions: 'image' is the name of the whole image; expected another name",
+        ),
+        ("segment: {regions: {}}", "segment.regions: expected at least one region"),
         (
             "segment: {regions: {eyes: {fil: x}}}",
             "segment.regions.eyes.fil: unknown key; did you mean `file`? valid keys here: file",

@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "symmetric": {"edit": {"injection": "symmetric", "strengths": [0.1]}},
     "refined, discovered above the window": {
         "invert": {"refinements": 1},
-        "discover": {"timestep": 900},
+        "discover": {"timesteps": [900]},
         "edit": {"window": [700, 400]},
     },
     "two regions, two directions": {

@@ -1,0 +1,263 @@
+"""The section `discover`: one class a method, told apart by `discover.method`.
+
+Methods of one image (jacobian, localised, null_space, jive, ajive, pullback, text) store their
+directions with the shard; pca and supervised learn from all images of a run; library applies what
+an earlier run has found.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.config_section import Name, PositiveInt, Section, Timestep
+
+
+class KrylovDiscovery(Section):
+    """What all methods share that read the Jacobian at given timesteps."""
+
+    timesteps: Annotated[tuple[Timestep, ...], Field(min_length=1)] = (368,)
+    """The nearest grid timesteps are used; several give every direction a step for each."""
+    directions: PositiveInt = 3
+    """Directions per region."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """The estimated sine of the angle to the true singular subspace at which iteration stops."""
+    max_rounds: PositiveInt = 30
+    """Rounds after which a direction is stored as not converged."""
+    chunk: PositiveInt = 8
+    """Jacobian-vector products in one call: bounds memory."""
+
+    @field_validator("timesteps")
+    @classmethod
+    def _distinct(cls, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct_timesteps(timesteps)
+
+
+class RegionDiscovery(KrylovDiscovery):
+    """What the methods share that factor the region-masked Jacobian."""
+
+    products: Literal["linearised", "forward", "difference", "double_backward"] = "linearised"
+    """How Jacobian-vector products are made. linearised: one recorded forward serves all;
+    forward: forward-mode differentiation; difference: central finite differences;
+    double_backward: reverse mode alone. The last two are for networks that lack the first two.
+    """
+
+
+class JacobianDiscovery(RegionDiscovery):
+    """Top right singular directions of the region-masked Jacobian of the network in h."""
+
+    method: Literal["jacobian"] = "jacobian"
+    space: Literal["h", "x"] = "h"
+    """Where directions live: the bottleneck h, or the noisy latent x_t."""
+
+
+class LocalisedDiscovery(RegionDiscovery):
+    """Directions that change the region most for what they change in the rest of the image: a
+    generalised eigenproblem.
+    """
+
+    method: Literal["localised"]
+    space: Literal["h", "x"] = "h"
+    """Where directions live: the bottleneck h, or the noisy latent x_t."""
+    trade_off: Annotated[float, Field(gt=0.0)] = 0.1
+    """lambda: the share of the identity in the denominator. Smaller is more local and weaker."""
+
+
+class NullSpaceDiscovery(RegionDiscovery):
+    """Singular directions of the region, without the strongest directions of the rest of the image
+    (LOCO).
+    """
+
+    method: Literal["null_space"]
+    space: Literal["h", "x"] = "h"
+    """Where directions live: the bottleneck h, or the noisy latent x_t."""
+    null_rank: PositiveInt = 24
+    """Directions of the rest of the image that are taken out."""
+
+
+class JiveDiscovery(RegionDiscovery):
+    """Individual directions of every region beside those that the regions share (JIVE)."""
+
+    method: Literal["jive"]
+    joint_rank: PositiveInt | Literal["permutation", "angle"] = "angle"
+    """Directions that the regions share: a number, or chosen by a permutation test or by the
+    angles between the regions' subspaces.
+    """
+    individual_rank: PositiveInt | Literal["permutation"] = 5
+    """Directions of each region alone: a number, or chosen by a permutation test."""
+    factor_rank: PositiveInt = 20
+    """Singular directions of each region's Jacobian that enter."""
+
+
+class AjiveDiscovery(RegionDiscovery):
+    """As jive, by angles between subspaces instead of iteration (AJIVE)."""
+
+    method: Literal["ajive"]
+    joint_rank: PositiveInt | Literal["bound"] = "bound"
+    """Directions that the regions share: a number, or by the bounds of Wedin and of random
+    subspaces.
+    """
+    individual_rank: PositiveInt = 5
+    """Directions of each region alone."""
+    factor_rank: PositiveInt = 20
+    """Singular directions of each region's Jacobian that enter."""
+
+
+class PullbackDiscovery(KrylovDiscovery):
+    """Directions of x_t that move h most: the pullback basis of dh/dx_t (Park)."""
+
+    method: Literal["pullback"]
+    timesteps: Annotated[tuple[Timestep, ...], Field(min_length=1, max_length=1)] = (368,)
+    """Exactly one; the nearest grid timestep is used."""
+    space: Literal["h", "x"] = "x"
+    """Where the stored directions live: x_t, or h (the left singular directions)."""
+    transport: str | None = None
+    """A library whose h directions are carried into each image instead of finding new ones."""
+
+
+class TextDiscovery(Section):
+    """A direction of the region towards one text and away from another (T-LOCO)."""
+
+    method: Literal["text"]
+    timesteps: Annotated[tuple[Timestep, ...], Field(min_length=1)] = (368,)
+    """The nearest grid timesteps are used; several give every direction a step for each."""
+    model: str
+    """A CLIP model: a folder in transformers format with safetensors weights."""
+    source: str
+    """What the image shows, such as `a face`."""
+    target: str
+    """What it should show, such as `a smiling face`."""
+    null_rank: Annotated[int, Field(ge=0)] = 0
+    """Directions of the rest of the image that are taken out."""
+
+    @field_validator("timesteps")
+    @classmethod
+    def _distinct(cls, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct_timesteps(timesteps)
+
+
+class PcaDiscovery(Section):
+    """Principal components of h over all images of the run (Haas)."""
+
+    method: Literal["pca"]
+    timesteps: tuple[Timestep, ...] = ()
+    """The nearest grid timesteps are used; empty: every grid timestep in `edit.window`."""
+    components: PositiveInt = 10
+    """Directions to store; with mode per_step, of every timestep."""
+    mode: Literal["per_step", "joint"] = "joint"
+    """joint: one analysis of all timesteps together, a direction has a step for each; per_step:
+    each timestep alone.
+    """
+    sketch_rank: PositiveInt = 256
+    """Rows of the factor that a shard keeps of its images. Exact while a run has no more images;
+    what is cut off beyond is counted.
+    """
+
+    @field_validator("timesteps")
+    @classmethod
+    def _distinct(cls, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct_timesteps(timesteps)
+
+    @model_validator(mode="after")
+    def _enough_rows(self) -> Self:
+        if self.sketch_rank < self.components:
+            raise ValueError(
+                f"expected sketch_rank at least as large as components ({self.components})"
+            )
+        return self
+
+
+class FieldLabel(Section):
+    """A label that the shard brings."""
+
+    field: str
+    """A key of the sample's `.json` whose value is a number or a bool."""
+
+
+class ClassLabel(Section):
+    """A label that a classifier gives."""
+
+    output: Annotated[int | str, Field(alias="class")]
+    """Index or name of the classifier's output."""
+
+
+class SupervisedDiscovery(Section):
+    """Directions from images that have a property to images that do not (Haas, eq. 11)."""
+
+    method: Literal["supervised"]
+    timesteps: tuple[Timestep, ...] = ()
+    """The nearest grid timesteps are used; empty: every grid timestep in `edit.window`."""
+    labels: Annotated[dict[Name, FieldLabel | ClassLabel], Field(min_length=1)]
+    """Name to `{field: KEY}`, a number in the sample's `.json`, or `{class: OUTPUT}`, an output of
+    the classifier by index or name.
+    """
+    classifier: str | None = None
+    """A transformers image-classification folder, or `embedded` for the demo's factor regressor."""
+    examples: Annotated[int, Field(ge=2)] = 100
+    """The highest- and the lowest-scored images of every label that are compared; fewer where the
+    run has fewer.
+    """
+    fit: Literal["mean", "logistic"] = "mean"
+    """mean: difference of the two means; logistic: normal of a logistic regression."""
+    balance: Name | None = None
+    """A label whose high and low halves must contribute equally to every other label."""
+
+    @field_validator("timesteps")
+    @classmethod
+    def _distinct(cls, timesteps: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct_timesteps(timesteps)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        classes = sorted(n for n, s in self.labels.items() if isinstance(s, ClassLabel))
+        if classes and self.classifier is None:
+            raise ValueError(f"expected a classifier, which the labels {classes} ask for")
+        if self.balance is not None and self.balance not in self.labels:
+            raise ValueError(
+                f"expected balance to be one of the labels {sorted(self.labels)}, got"
+                f" {self.balance!r}"
+            )
+        return self
+
+
+class LibraryDiscovery(Section):
+    """Directions read from a library or an earlier run."""
+
+    method: Literal["library"]
+    path: str
+    """A directions Parquet file, a folder of them, a run folder, or a library folder."""
+    ids: tuple[str, ...] = ()
+    """Exactly these direction ids; empty: all that match the rest."""
+    regions: tuple[Name, ...] = ()
+    """Only directions of these regions (`image`: the whole of it); empty: of every configured
+    region and of the whole image.
+    """
+    max_rank: PositiveInt = 1
+    """Only the first so many directions of every source image and region."""
+    max_directions: PositiveInt = 16
+    """At most so many directions, in the order of the file."""
+
+
+DatasetDiscovery = PcaDiscovery | SupervisedDiscovery
+"""The methods that learn from all images of a run, and need no regions."""
+
+Discovery = Annotated[
+    JacobianDiscovery
+    | LocalisedDiscovery
+    | NullSpaceDiscovery
+    | JiveDiscovery
+    | AjiveDiscovery
+    | PullbackDiscovery
+    | TextDiscovery
+    | PcaDiscovery
+    | SupervisedDiscovery
+    | LibraryDiscovery,
+    Field(discriminator="method"),
+]
+
+
+def _distinct_timesteps(timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(timesteps)) != len(timesteps):
+        raise ValueError("expected distinct timesteps")
+    return timesteps
