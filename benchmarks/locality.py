@@ -16,12 +16,13 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.embedded import Bench, Matched, held_out, load_bench, matched, segmented
+from benchmarks.embedded import Bench, held_out, load_bench, segmented
 from benchmarks.machine import describe
 from lib.demo.faces import FACTORS
 from lib.demo.regressor import load, read
 from lib.direction import Direction, stored
 from lib.records import Segmented
+from pipelines.strength_search import Matched, matched
 from tasks.edit import Editor
 
 REGIONS = ("eyes", "mouth")
