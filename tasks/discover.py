@@ -14,10 +14,8 @@ from lib.direction import Direction, content_id, stored
 from lib.grid import Grid
 from lib.jacobian import HJacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
+from lib.signs import SIGN_RULE, brightness, fixed_sign
 from lib.subspace import NotFiniteError, Spectrum, top_directions
-
-SIGN_RULE = "brightens"
-"""+ raises the mean predicted brightness of the region; a tie makes the largest entry positive."""
 
 
 class JacobianDiscoverer:
@@ -94,7 +92,7 @@ class JacobianDiscoverer:
     def _direction(
         self, sample: Sample, region: Region, spectrum: Spectrum, rank: int, jacobian: HJacobian
     ) -> Direction:
-        sign = _sign(spectrum.U_KN[rank], spectrum.V_KD[rank])
+        sign = fixed_sign(spectrum.V_KD[rank], brightness(spectrum.U_KN[rank]))
         vector_CYX = (sign * spectrum.V_KD[rank]).view(self._denoiser.h_shape).cpu()
         vector_SCYX = stored(vector_CYX[None], self._vector_dtype)
         return Direction(
@@ -146,10 +144,3 @@ class LibraryDiscoverer:
 
 def _flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
     return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()
-
-
-def _sign(u_N: Tensor, v_D: Tensor) -> float:
-    brightness = float(u_N.sum())
-    if abs(brightness) > 1e-3 * float(u_N.abs().sum()):
-        return 1.0 if brightness > 0 else -1.0
-    return 1.0 if float(v_D[v_D.abs().argmax()]) > 0 else -1.0
