@@ -84,8 +84,11 @@ def read_library(
     model: str,
     h_layer: str,
     h_shape: tuple[int, int, int],
+    latent_shape: tuple[int, int, int],
 ) -> tuple[Direction, ...]:
     """The matching directions of a library, in file order, the same content once.
+
+    `h_shape` is (C, Y, X) of h and `latent_shape` of x_t, which directions of x must have.
 
     With `ids`, exactly those; else those of `regions` up to `max_rank` and `max_directions`.
 
@@ -103,7 +106,7 @@ def read_library(
             )
         ]
         for direction in from_table(table.filter(pa.array(keep))):
-            _check(direction, model, h_layer, h_shape)
+            _check(direction, model, h_layer, latent_shape if direction.space == "x" else h_shape)
             found.setdefault(direction.id, direction)
     missing = sorted(set(ids) - set(found))
     if missing or not found:
@@ -112,11 +115,13 @@ def read_library(
     return tuple(found.values())[: None if ids else max_directions]
 
 
-def _check(direction: Direction, model: str, h_layer: str, h_shape: tuple[int, int, int]) -> None:
+def _check(direction: Direction, model: str, h_layer: str, expected: tuple[int, int, int]) -> None:
     shape = tuple(direction.vector_SCYX.shape[1:])
-    if (direction.model, direction.h_layer, shape) != (model, h_layer, h_shape):
+    layer = h_layer if direction.space == "x" else direction.h_layer
+    if (direction.model, layer, shape) != (model, h_layer, expected):
+        space = direction.space
         raise ConfigProblem(
             f"discover.path: direction {direction.id} is of model {direction.model[:12]}, layer"
-            f" {direction.h_layer}, h {shape}; this run has model {model[:12]}, layer {h_layer},"
-            f" h {h_shape}"
+            f" {direction.h_layer}, {space} {shape}; this run has model {model[:12]}, layer"
+            f" {h_layer}, {space} {expected}"
         )

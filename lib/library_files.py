@@ -7,7 +7,11 @@ from lib.problems import ConfigProblem
 
 
 def library_files(path: str) -> list[str]:
-    """URLs of a library's Parquet files: the file itself, or every `*.parquet` of a folder, sorted.
+    """URLs of the Parquet files of a library, in the order in which they are read.
+
+    `path` is a directions file; a library folder (its `directions.parquet`, beside a
+    `library.json`); a run folder (`directions/*.parquet`, then `merged/*.parquet`); or any other
+    folder of directions files.
 
     Raises:
         ConfigProblem: there is none.
@@ -15,10 +19,21 @@ def library_files(path: str) -> list[str]:
     if path.endswith(".parquet"):
         files = [path] if storage.exists(path) else []
     else:
-        files = [storage.join(path, n) for n in storage.list_names(path) if n.endswith(".parquet")]
+        names = storage.list_names(path)
+        if "run.json" in names:
+            files = _tables(storage.join(path, "directions"))
+            files += _tables(storage.join(path, "merged"))
+        elif "library.json" in names:
+            files = [storage.join(path, name) for name in names if name == "directions.parquet"]
+        else:
+            files = _tables(path)
     if not files:
         raise ConfigProblem(
-            f"discover.path: expected a directions Parquet file or a folder of them, found none at"
-            f" {storage.redact(path)}"
+            "discover.path: expected a directions Parquet file, a folder of them, a run folder or a"
+            f" library folder, found none at {storage.redact(path)}"
         )
     return files
+
+
+def _tables(folder: str) -> list[str]:
+    return [storage.join(folder, n) for n in storage.list_names(folder) if n.endswith(".parquet")]

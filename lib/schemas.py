@@ -41,7 +41,11 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "mean abs(edited - reconstruction) in the region, images in [-1, 1]",
     ),
     ("out_change", pa.float32(), "the same outside the region"),
-    ("roir", pa.float32(), "out_change / in_change; smaller is more local"),
+    (
+        "roir",
+        pa.float32(),
+        "out_change / in_change; smaller is more local; NaN: the region is the whole image",
+    ),
     ("psnr", pa.float32(), "of the sample's unedited reconstruction, dB"),
     ("network_evaluations", pa.float32(), "inversion and decoding of the whole sample"),
     ("source_width", pa.int32(), "of the input image after EXIF rotation, pixels"),

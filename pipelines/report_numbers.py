@@ -68,12 +68,11 @@ class RunNumbers:
         """The median over all edits that were read, None without any."""
         row = MEASURES.index(measure)
         parts = [values[row] for values in self.values.values()]
-        return float(np.median(np.concatenate(parts))) if parts else None
+        return _median(np.concatenate(parts)) if parts else None
 
     def medians(self, key: GroupKey) -> dict[str, float]:
         """Measure -> median over the group's edits."""
-        middle = np.median(self.values[key], axis=1)
-        return dict(zip(MEASURES, map(float, middle), strict=True))
+        return dict(zip(MEASURES, map(_median, self.values[key]), strict=True))
 
     def of_region(self, measure: str) -> dict[str, npt.NDArray[np.float32]]:
         """Region -> that measure of all its edits."""
@@ -90,6 +89,12 @@ class RunNumbers:
             if key.region == region:
                 parts[key.strength].append(values[MEASURES.index("in_change")])
         return [(strength, np.concatenate(parts[strength])) for strength in sorted(parts)]
+
+
+def _median(values: npt.NDArray[np.float32]) -> float:
+    """Of the numbers among them: directions of the whole image have no ROIR."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

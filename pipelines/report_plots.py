@@ -134,7 +134,8 @@ def _svg(draw: Any, scheme: str) -> bytes:
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(colours.grid)
-        axes.legend(frameon=False, labelcolor=colours.text)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, labelcolor=colours.text)
         file = BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)

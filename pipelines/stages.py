@@ -11,12 +11,13 @@ from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.direction_table import read_library
 from lib.grid import edited_nodes, make_grid
 from lib.problems import ConfigProblem
+from lib.region_names import WHOLE
 from lib.run_folder import RunFolder
 from lib.unet2d import load_denoiser
 from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
 from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
-from tasks.edit import Editor
+from tasks.edit import Editor, refuse_out_of_reach
 from tasks.invert import Inverter
 from tasks.segment import MaskSource, Segmenter
 
@@ -51,14 +52,16 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
         directions = read_library(
             config.discover.path,
             ids=config.discover.ids,
-            regions=config.discover.regions or tuple(config.segment.regions),
+            regions=config.discover.regions or (*config.segment.regions, WHOLE),
             max_rank=config.discover.max_rank,
             max_directions=config.discover.max_directions,
             model=model,
             h_layer=config.model.h_layer,
             h_shape=denoiser.h_shape,
+            latent_shape=denoiser.latent_shape,
         )
-        unknown = sorted({d.region for d in directions} - set(config.segment.regions))
+        refuse_out_of_reach(directions, grid, config.edit.window)
+        unknown = sorted({d.region for d in directions} - {*config.segment.regions, WHOLE})
         if unknown:
             raise ConfigProblem(
                 f"discover.ids: expected directions of regions in segment.regions, got some of"

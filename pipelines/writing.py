@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -118,7 +119,7 @@ class ShardWriter:
             "t_low": self._window[1],
             "in_change": edit.in_change,
             "out_change": edit.out_change,
-            "roir": edit.out_change / max(edit.in_change, 1e-9),
+            "roir": _roir(edit),
             "psnr": edited.psnr,
             "network_evaluations": self._inversion + edited.network_evaluations,
             "source_width": geometry.width,
@@ -130,10 +131,20 @@ class ShardWriter:
         }
 
 
+def _roir(edit: Edit) -> float:
+    """NaN where the region is all of the image: without an outside nothing can be local."""
+    if bool((edit.region.mask_HW == 1).all()):
+        return math.nan
+    return edit.out_change / max(edit.in_change, 1e-9)
+
+
 def _side_json(row: Mapping[str, Any]) -> bytes:
     """The row without what the reader of a tar already holds."""
     kept = {k: v for k, v in row.items() if k not in ("image", "member", "sha256")}
-    rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in kept.items()}
+    rounded = {
+        k: (round(v, 6) if math.isfinite(v) else None) if isinstance(v, float) else v
+        for k, v in kept.items()
+    }
     return (json.dumps(rounded, sort_keys=True) + "\n").encode()
 
 

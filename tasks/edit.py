@@ -1,5 +1,8 @@
 """The edit stage: decode every latent once per (direction, strength), batched over the edits of
 one image.
+
+A direction of h shifts the bottleneck at every edited step; one of x moves x_t itself, once.
+Shape suffixes: B edits, the reconstruction first; the rest as in `lib.denoiser`.
 """
 
 from __future__ import annotations
@@ -12,16 +15,18 @@ from torch import Tensor
 
 from lib.ddim import transfer
 from lib.denoiser import Denoiser
-from lib.direction import Direction
+from lib.direction import WHOLE, Direction
 from lib.grid import Grid, edited_nodes
 from lib.injection import asymmetric_step, change, psnr, step_weight, symmetric_step
+from lib.problems import ConfigProblem
 from lib.records import Discovered, Edit, Edited, Failure, Region
+from lib.regions import make_region
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """What one decode adds to h: a direction at a strength, in units of the model's mean norm of
-    h.
+    """What one decode adds: a direction at a strength, in units of the model's mean norm of h, or
+    of the norm of unit noise for a direction of x.
     """
 
     direction: Direction
@@ -33,7 +38,7 @@ class Editor:
     as row 0.
 
     Nothing above the window is computed, and the network runs once at the first node for all
-    edits.
+    edits. A direction with a window of its own is shifted only where both windows agree.
     """
 
     def __init__(
@@ -81,14 +86,13 @@ class Editor:
         `start_LYX` is x_t at the highest node of the window.
         """
         node = self._nodes[0]
+        parts = self._parts(shifts)
         shared = None
-        if self._injection == "asymmetric":
+        if any(self._shares(part) for part in parts):
             shared = self._denoiser.encode(start_LYX[None], self._grid.timestep(node))
-        rows: list[Shift | None] = [None, *shifts]
         images = []
-        for begin in range(0, len(rows), self._batch_size):
-            part = rows[begin : begin + self._batch_size]
-            if shared is not None:
+        for part in parts:
+            if shared is not None and self._shares(part):
                 shift_BCYX = self._shift(part, node)
                 x_BLYX = asymmetric_step(self._denoiser, self._grid, node, shared, shift_BCYX)
             else:
@@ -116,8 +120,44 @@ class Editor:
         both = len(self._nodes) if self._injection == "asymmetric" else 0
         return self._nodes[0] + both - self.shared_evaluations
 
+    def spent(self, shifts: Sequence[Shift]) -> int:
+        """Network evaluations of `decode` for these shifts."""
+        parts = self._parts(shifts)
+        own = [part for part in parts if not self._shares(part)]
+        shared = self.shared_evaluations if len(own) < len(parts) else 0
+        alone = self.shared_evaluations * sum(map(len, own))
+        return shared + alone + self.evaluations * (1 + len(shifts))
+
+    def _parts(self, shifts: Sequence[Shift]) -> list[Sequence[Shift | None]]:
+        rows: list[Shift | None] = [None, *shifts]
+        return [rows[i : i + self._batch_size] for i in range(0, len(rows), self._batch_size)]
+
+    def _shares(self, rows: Sequence[Shift | None]) -> bool:
+        """Whether all rows are still the same x_t when the network first sees them."""
+        return self._injection == "asymmetric" and not self._moving(rows, self._nodes[0])
+
+    def _moving(self, rows: Sequence[Shift | None], node: int) -> bool:
+        return any(r is not None and node in nodes_of_x(r.direction, self._grid) for r in rows)
+
+    def _moved(self, x_BLYX: Tensor, rows: Sequence[Shift | None], node: int) -> Tensor:
+        """x_t plus the rows' directions of x that belong to this node; each of S steps moves a
+        share of 1 / S, so that the strength is that of the whole.
+        """
+        if not self._moving(rows, node):
+            return x_BLYX
+        moves_BLYX = torch.zeros((len(rows), *self._denoiser.latent_shape))
+        for row, shift in enumerate(rows):
+            if shift is not None:
+                found = nodes_of_x(shift.direction, self._grid)
+                unit = shift.strength * shift.direction.h_norm / max(1, len(found))
+                for step, place in enumerate(found):
+                    if place == node:
+                        moves_BLYX[row] += unit * shift.direction.vector_SCYX[step]
+        return x_BLYX + moves_BLYX.to(x_BLYX.device)
+
     def _step(self, x_BLYX: Tensor, rows: Sequence[Shift | None], node: int) -> Tensor:
         t = self._grid.timestep(node)
+        x_BLYX = self._moved(x_BLYX, rows, node)
         if node not in self._nodes:
             eps_BLYX = self._denoiser.predict(x_BLYX, t)
             return transfer(x_BLYX, eps_BLYX, self._grid.alphas[node], self._grid.alphas[node - 1])
@@ -132,7 +172,9 @@ class Editor:
         unit = self._weight * self._h_norms[t]
         zero_CYX = torch.zeros(self._denoiser.h_shape)
         shifts = [
-            zero_CYX if row is None else row.strength * unit * vector_at(row.direction, t)
+            row.strength * unit * vector_at(row.direction, t)
+            if row is not None and shifts_h(row.direction, t)
+            else zero_CYX
             for row in rows
         ]
         return torch.stack(shifts).to(self._denoiser.device)
@@ -142,6 +184,8 @@ class Editor:
     ) -> Edited:
         sample = discovered.segmented.inverted.sample
         regions: dict[str, Region] = {r.name: r for r in discovered.segmented.regions}
+        if any(shift.direction.region == WHOLE for shift in shifts):
+            regions[WHOLE] = make_region(WHOLE, torch.ones(images_BCHW.shape[2:]))
         floats_BCHW = images_BCHW.float() / 127.5 - 1
         reconstruction_BCHW = floats_BCHW[:1]
         edits = []
@@ -162,9 +206,51 @@ class Editor:
             discovered,
             images_BCHW[0],
             psnr(floats_BCHW[0], sample.image_CHW),
-            self.shared_evaluations + self.evaluations * len(images_BCHW),
+            self.spent(shifts),
             tuple(edits),
         )
+
+
+def refuse_out_of_reach(
+    directions: Sequence[Direction], grid: Grid, window: tuple[int, int]
+) -> None:
+    """Refuse directions that a run with this window would pass over in silence.
+
+    Raises:
+        ConfigProblem: a direction of x lies above the window, where decoding begins, or the window
+            that a direction brings shares no grid timestep with the run's.
+    """
+    nodes = edited_nodes(grid.timesteps, window)
+    top = grid.timestep(nodes[0])
+    for direction in directions:
+        if any(node > nodes[0] for node in nodes_of_x(direction, grid)):
+            raise ConfigProblem(
+                f"edit.window: direction {direction.id} moves x at timestep"
+                f" {max(direction.timesteps)}, and decoding begins at {top}; expected a window"
+                " whose highest timestep is not below it"
+            )
+        if direction.space == "h" and not any(
+            shifts_h(direction, grid.timestep(node)) for node in nodes
+        ):
+            raise ConfigProblem(
+                f"edit.window: direction {direction.id} is to be applied in"
+                f" {list(direction.window or window)}; expected a window that shares a grid"
+                f" timestep with it, got {list(window)}"
+            )
+
+
+def nodes_of_x(direction: Direction, grid: Grid) -> tuple[int, ...]:
+    """The node at which each step of a direction of x moves x_t; none for a direction of h."""
+    if direction.space != "x":
+        return ()
+    return tuple(grid.nearest_node(t) for t in direction.timesteps)
+
+
+def shifts_h(direction: Direction, t: int) -> bool:
+    """Whether a direction shifts h at an edited timestep `t`."""
+    if direction.space != "h":
+        return False
+    return direction.window is None or direction.window[1] <= t <= direction.window[0]
 
 
 def vector_at(direction: Direction, t: int) -> Tensor:

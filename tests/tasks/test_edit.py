@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.direction import Direction
+from lib.direction import WHOLE, Direction
 from lib.grid import Grid, make_grid
 from lib.injection import step_weight
+from lib.problems import ConfigProblem
 from lib.records import Discovered, Edited, Failure, Segmented
-from tasks.edit import Editor, Shift
+from tasks.edit import Editor, Shift, refuse_out_of_reach
 
 Factors = Callable[[Grid, int], tuple[float, float, float]]
 WINDOW = (850, 300)
@@ -120,6 +122,99 @@ def test_images_are_those_of_the_closed_form(
         expected_N = (image_N + change_N + 1) * 127.5
         # Half a level of rounding, and float32 against float64.
         np.testing.assert_allclose(found_CHW.flatten().numpy(), expected_N, rtol=0, atol=0.51)
+
+
+@pytest.mark.parametrize("injection", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("batch_size", [2, 16])
+@pytest.mark.parametrize(
+    ("timesteps", "norm"), [((340,), 2.0), ((840,), 0.2), ((1,), 4.0), ((500, 840), 0.2)]
+)
+def test_a_direction_of_x_moves_x_once_at_its_own_timestep(
+    linear: Any,
+    grid: Grid,
+    factors: Factors,
+    direction: Callable[..., Direction],
+    injection: str,
+    batch_size: int,
+    timesteps: tuple[int, ...],
+    norm: float,
+) -> None:
+    """Beside a direction of h, with one step or two of half the strength each; decoding counts
+    what it spends.
+    """
+    generator = torch.Generator().manual_seed(6)
+    vector_SCYX = torch.randn(len(timesteps), 3, 4, 4, generator=generator)
+    of_x = replace(direction(vector_SCYX, timesteps=timesteps), space="x", h_norm=norm)
+    of_h = direction(torch.randn(1, 2, 2, 2, generator=generator))
+    shifts = [Shift(of_h, 0.1), Shift(of_x, 0.1), Shift(of_x, -0.05)]
+    image_N = np.random.default_rng(5).uniform(-0.2, 0.2, 48)
+    editor = make_editor(linear, grid, injection, batch_size=batch_size)
+    start_LYX = latent_of(linear, grid, factors, image_N)
+    linear.rows.clear()
+    images_BCHW = editor.decode(start_LYX, shifts)
+    assert linear.rows.total() == editor.spent(shifts)
+    assert images_BCHW is not None
+    for shift, found_CHW in zip(shifts[1:], images_BCHW[2:], strict=True):
+        d_N = np.zeros(48)
+        for node in range(edited_top(grid), 0, -1):
+            for step, t in enumerate(timesteps):
+                if node == 1 + min(range(6), key=lambda i: abs(grid.timesteps[i] - t)):
+                    v_N = of_x.vector_SCYX[step].flatten().double().numpy()
+                    d_N = d_N + shift.strength * norm / len(timesteps) * v_N
+            a, b, _ = factors(grid, node)
+            d_N = a * d_N + b * linear.E_NN(grid.timestep(node)) @ d_N
+        assert 0.01 < np.abs(d_N).max() < 0.7
+        expected_N = (image_N + d_N + 1) * 127.5
+        np.testing.assert_allclose(found_CHW.flatten().numpy(), expected_N, rtol=0, atol=0.51)
+
+
+def test_a_direction_with_a_window_of_its_own_is_shifted_only_inside_it(
+    linear: Any, grid: Grid, direction: Callable[..., Direction]
+) -> None:
+    """As the same direction in a run with that window, once decoding has come down to it."""
+    anywhere = direction(torch.randn(1, 2, 2, 2, generator=torch.Generator().manual_seed(3)))
+    narrow = replace(anywhere, window=(500, 400))
+    start_LYX = torch.zeros(3, 4, 4)
+    found = make_editor(linear, grid, "symmetric").decode(start_LYX, [Shift(narrow, 2.0)])
+    editor = Editor(
+        linear, grid, window=(500, 400), injection="symmetric", strengths=[2.0], batch_size=4,
+        h_norms=h_norms(grid),
+    )  # fmt: skip
+    expected = editor.decode(start_LYX, [Shift(anywhere, 2.0)])
+    assert found is not None
+    assert expected is not None
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found, expected)
+
+
+def test_directions_that_would_do_nothing_are_refused(
+    grid: Grid, direction: Callable[..., Direction]
+) -> None:
+    above = replace(direction(torch.ones(1, 3, 4, 4), timesteps=(990,)), space="x")
+    with pytest.raises(ConfigProblem, match=r"moves x at timestep 990, and decoding begins at 832"):
+        refuse_out_of_reach([above], grid, WINDOW)
+    elsewhere = replace(direction(torch.ones(1, 2, 2, 2)), window=(250, 100))
+    with pytest.raises(ConfigProblem, match=r"is to be applied in \[250, 100\]"):
+        refuse_out_of_reach([elsewhere], grid, WINDOW)
+    refuse_out_of_reach([replace(elsewhere, window=(400, 100))], grid, WINDOW)
+
+
+def test_a_direction_of_the_whole_image_is_measured_on_all_of_it(
+    linear: Any,
+    grid: Grid,
+    segmented: Callable[..., Segmented],
+    discovered: Callable[..., Discovered],
+    direction: Callable[..., Direction],
+    halves: dict[str, Tensor],
+) -> None:
+    whole = direction(torch.ones(1, 2, 2, 2), WHOLE)
+    item = discovered(segmented(0, torch.zeros(3, 4, 4), 332, halves), whole)
+    (edited,), _ = run(make_editor(linear, grid, "asymmetric"), [item])
+    (edit, _) = edited.edits
+    difference_CHW = (edit.image_CHW.double() - edited.reconstruction_CHW.double()) / 127.5
+    assert edit.region.name == "image"
+    assert bool((edit.region.mask_HW == 1).all())
+    assert edit.in_change == pytest.approx(float(difference_CHW.abs().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("injection", ["asymmetric", "symmetric"])
