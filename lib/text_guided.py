@@ -1,0 +1,84 @@
+"""Directions towards a text, one reverse-mode product for each region (T-LOCO, Chen et al. 2024).
+
+Where the image should change is d: the gradient of a text-image model, or the difference of two
+predictions. v = J^T (mask * d) is the shift of h that makes the region move along d fastest.
+
+Shape suffixes: R regions, D entries of h, N entries of the image, K vectors of a null space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.jacobian import LinearMap
+
+TOWARDS_TARGET = "towards_target"
+"""Sign rule: + moves the predicted image towards the target text. No other rule is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextGuided:
+    """One unit direction a region."""
+
+    V_RD: Tensor
+    """Unit rows."""
+    gain_R: tuple[float, ...]
+    """|J^T u| for the unit u along mask * d: at most the region's first singular value."""
+    kept_R: tuple[float, ...]
+    """Share of |J^T u| that the null-space projection left; 1 without one."""
+
+
+def text_guided(
+    jacobian: LinearMap, d_N: Tensor, mask_RN: Tensor, null_RKD: Sequence[Tensor] = ()
+) -> TextGuided:
+    """v_r = J^T (mask_r * d) / |.|, by one vjp for each region.
+
+    `null_RKD` holds, for each region, orthonormal rows that the direction must not touch (the
+    strongest directions of the region's complement): v - N^T N v (Chen et al. 2024, alg. 1).
+
+    Raises:
+        ValueError: d is zero or not finite in a region, the model does not answer there, nothing
+            is left after the projection, or the number of null spaces is not that of the regions.
+    """
+    if null_RKD and len(null_RKD) != len(mask_RN):
+        raise ValueError(f"expected {len(mask_RN)} null spaces, one a region, got {len(null_RKD)}")
+    masked_RN = mask_RN.to(d_N) * d_N
+    size_R = masked_RN.double().norm(dim=1)
+    for region, size in enumerate(size_R.tolist()):
+        if not 0 < size < float("inf"):
+            raise ValueError(
+                f"text guidance: the gradient is {'zero' if size == 0 else 'not finite'} in region"
+                f" {region}, so the texts ask for no change there"
+            )
+    raw_RD = jacobian.vjp((masked_RN.double() / size_R[:, None]).to(d_N.dtype)).double()
+    gain_R = raw_RD.norm(dim=1)
+    for region, gain in enumerate(gain_R.tolist()):
+        if not 0 < gain < float("inf"):
+            raise ValueError(
+                f"text guidance: J^T d is {'zero' if gain == 0 else 'not finite'} in region"
+                f" {region}: the image does not answer to h there"
+            )
+    V_RD = raw_RD / gain_R[:, None]
+    if null_RKD:
+        V_RD = torch.stack([_without(v_D, n_KD) for v_D, n_KD in zip(V_RD, null_RKD, strict=True)])
+    kept_R = V_RD.norm(dim=1)
+    for region, kept in enumerate(kept_R.tolist()):
+        if kept < 1e-4:
+            raise ValueError(
+                f"text guidance: the direction of region {region} lies in the null space to"
+                " project out; lower its rank"
+            )
+    return TextGuided(
+        V_RD=(V_RD / kept_R[:, None]).to(d_N.dtype),
+        gain_R=tuple(gain_R.tolist()),
+        kept_R=tuple(kept_R.tolist()),
+    )
+
+
+def _without(v_D: Tensor, null_KD: Tensor) -> Tensor:
+    n_KD = null_KD.to(v_D)
+    return v_D - n_KD.T @ (n_KD @ v_D)
