@@ -44,7 +44,9 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
     model = weights_sha256(checkpoint)
     grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
     nodes = edited_nodes(grid.timesteps, config.edit.window)
-    denoiser = load_denoiser(checkpoint, _device(config.execution.device), config.model.h_layer)
+    denoiser = load_denoiser(
+        checkpoint, chosen_device(config.execution.device), config.model.h_layer
+    )
     h_norms = calibrate(folder.url("model.json"), denoiser, grid, model)
     discover: JacobianDiscoverer | LibraryDiscoverer
     kept: frozenset[int] = frozenset()
@@ -124,7 +126,8 @@ def mask_sources(config: RunConfig) -> dict[str, MaskSource]:
     }
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """The device that `execution.device` means here; raises ConfigProblem if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
