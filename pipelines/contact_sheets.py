@@ -118,14 +118,14 @@ def sprite(
     if original_HWC is not None and layout.originals:
         place(0, 0, original_HWC)
         if not layout.beside:
-            place(1, 0, _outlined(original_HWC, mask_HW))
+            place(1, 0, outlined(original_HWC, mask_HW))
     for number, edited_HWC in enumerate(edited):
         if edited_HWC is None:
             continue
         place(0, first + number, edited_HWC)
         if original_HWC is None or not layout.originals:
             continue
-        heat_HWC = _outlined(_coloured(change(edited_HWC, original_HWC), limit), mask_HW)
+        heat_HWC = outlined(coloured(change(edited_HWC, original_HWC), limit), mask_HW)
         if layout.beside:
             place(0, first + len(edited) + number, heat_HWC)
         else:
@@ -137,12 +137,13 @@ def sprite(
     return file.getvalue()
 
 
-def _coloured(change_HW: npt.NDArray[np.float32], limit: float) -> Pixels:
+def coloured(change_HW: npt.NDArray[np.float32], limit: float) -> Pixels:
+    """The heat map of a change, `limit` and more at the bright end: shape (H, W, 3)."""
     colours = mpl.colormaps[_COLOURMAP](np.clip(change_HW / limit, 0, 1), bytes=True)
     return np.asarray(colours[..., :3], dtype=np.uint8)
 
 
-def _outlined(pixels_HWC: Pixels, mask_HW: Mask | None) -> Pixels:
+def outlined(pixels_HWC: Pixels, mask_HW: Mask | None) -> Pixels:
     """`pixels_HWC` with the border of the mask drawn just inside it."""
     if mask_HW is None:
         return pixels_HWC

@@ -1,0 +1,159 @@
+"""The model of a run and a few of its images, inverted and with their regions: what directions are
+measured on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from lib import storage
+from lib.calibration import h_norms
+from lib.checkpoint import open_checkpoint, weights_sha256
+from lib.grid import Grid, edited_nodes, make_grid
+from lib.kernels import settle
+from lib.problems import ConfigProblem
+from lib.receipts import Failure
+from lib.records import Sample, Segmented
+from lib.samples import ShardDamage, read_shard
+from lib.unet2d import load_denoiser
+from pipelines.config import MaskFile, RunConfig
+from pipelines.inputs import expand_inputs
+from pipelines.reading import SampleReader
+from pipelines.stages import chosen_device, mask_sources
+from tasks.edit import Editor
+from tasks.invert import Inverter
+from tasks.segment import Segmenter
+
+_log = logging.getLogger(__name__)
+_AHEAD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, ready to edit."""
+
+    model: str
+    """SHA-256 of the weights."""
+    h_shape: tuple[int, int, int]
+    latent_shape: tuple[int, int, int]
+    grid: Grid
+    editor: Editor
+    invert: Inverter
+    image_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Images to measure on."""
+
+    images: tuple[Segmented, ...]
+    skipped: int
+    """Images and shards that could not be used."""
+
+
+def load_subject(config: RunConfig) -> Subject:
+    """The model, grid, inversion and injection of a run's config.
+
+    Raises:
+        ModelProblem: the checkpoint cannot be used.
+        ConfigProblem: the window holds no timestep of the grid, or the device is not there.
+    """
+    settle(config.model.cpu_threads)
+    checkpoint = open_checkpoint(config.model.checkpoint)
+    grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
+    nodes = edited_nodes(grid.timesteps, config.edit.window)
+    device = chosen_device(config.execution.device)
+    denoiser = load_denoiser(checkpoint, device, config.model.h_layer)
+    return Subject(
+        model=weights_sha256(checkpoint),
+        h_shape=denoiser.h_shape,
+        latent_shape=denoiser.latent_shape,
+        grid=grid,
+        editor=Editor(
+            denoiser,
+            grid,
+            window=config.edit.window,
+            injection=config.edit.injection,
+            strengths=config.edit.strengths,
+            batch_size=config.edit.batch_size,
+            h_norms=h_norms(denoiser, grid),
+        ),
+        invert=Inverter(
+            denoiser,
+            grid,
+            last=nodes[0],
+            keep=frozenset(),
+            refinements=config.invert.refinements,
+            batch_size=config.invert.batch_size,
+        ),
+        image_size=denoiser.image_size,
+    )
+
+
+def read_held_out(
+    config: RunConfig, subject: Subject, regions: Collection[str], count: int
+) -> HeldOut:
+    """The first `count` images of the config's shards that can be decoded, inverted and segmented
+    into `regions`; what is skipped is logged as a warning.
+
+    Raises:
+        ConfigProblem: there are fewer than two.
+    """
+    failures: list[Failure] = []
+
+    def reject(failure: Failure) -> None:
+        _log.warning("%s #%s: %s", failure.shard, failure.index, failure.message)
+        failures.append(failure)
+
+    sources = mask_sources(config)
+    segment = Segmenter(
+        {name: source for name, source in sources.items() if name in regions},
+        size=subject.image_size,
+        min_area=config.segment.min_area,
+        max_area=config.segment.max_area,
+        max_pixels=config.input.max_pixels,
+    )
+    found: list[Segmented] = []
+    with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
+        reader = SampleReader(
+            config.input,
+            image_size=subject.image_size,
+            claimed=frozenset(
+                r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
+            ),
+            fingerprint="",  # nothing here is random
+            pool=pool,
+            ahead=_AHEAD,
+        )
+        for samples in _shards(config, reader, reject):
+            segmented = segment(subject.invert(samples, reject), reject)
+            found += islice(segmented, count - len(found))
+            if len(found) == count:
+                break
+    if len(found) < 2:
+        raise ConfigProblem(
+            "input.shards: expected at least two held-out images that can be used, found"
+            f" {len(found)} ({len(failures)} skipped); consistency is between images"
+        )
+    return HeldOut(tuple(found), len(failures))
+
+
+def _shards(
+    config: RunConfig, reader: SampleReader, reject: Callable[[Failure], None]
+) -> Iterator[Iterator[Sample]]:
+    """Of every shard that can be read, its samples."""
+    limit = config.input.max_shard_bytes
+    for shard in expand_inputs(config.input.shards):
+        try:
+            data = storage.read_bytes(shard.url, max_bytes=limit)
+            contents = read_shard(data, shard.name, max_bytes=limit, salvage=config.input.salvage)
+        except (FileNotFoundError, storage.ObjectTooLargeError, ShardDamage) as error:
+            reject(Failure(shard.name, None, None, "read", type(error).__name__, str(error)))
+            continue
+        for failure in contents.failures:
+            reject(failure)
+        yield reader(contents.samples, reject)
