@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib.null_space import without
 from lib.region_names import WHOLE as WHOLE
 
 
@@ -165,19 +166,37 @@ def projected_out(direction: Direction, removed: Sequence[Direction]) -> Directi
     """[I - V (V^T V)^-1 V^T] v: without its part in the span of `removed` (Haas et al. 2024, eq.
     12).
 
+    Every step is projected on its own, since each has unit norm again afterwards and only so the
+    flattened vectors stay orthogonal. A removed direction of one step counts at every step, and
+    one of several is removed as a whole from a direction that serves all steps.
+
     Raises:
-        ValueError: nothing is left.
+        ValueError: nothing is left at some step, or the directions differ in space, layer, model
+            or timesteps.
     """
-    v_D = direction.vector_SCYX.flatten().double()
-    V_DK = torch.stack([r.vector_SCYX.flatten().double() for r in removed], dim=1)
-    left_D = v_D - V_DK @ torch.linalg.lstsq(V_DK, v_D[:, None]).solution[:, 0]
-    if float(left_D.norm()) < 1e-6 * float(v_D.norm()):
-        raise ValueError(
-            f"direction {direction.id} lies in the span of the directions to project out"
-        )
-    return _derived(
-        direction,
-        left_D.float().view_as(direction.vector_SCYX),
-        [direction, *removed],
-        "projected_out",
-    )
+    for other in removed:
+        same = (other.space, other.h_layer, other.model, other.vector_SCYX.shape[1:])
+        mine = direction.vector_SCYX
+        if same != (direction.space, direction.h_layer, direction.model, mine.shape[1:]) or (
+            len(mine) > 1 and len(other.vector_SCYX) > 1 and other.timesteps != direction.timesteps
+        ):
+            raise ValueError(
+                f"directions {direction.id} and {other.id} differ in space, layer, model or"
+                " timesteps and cannot be projected on each other"
+            )
+    steps = len(direction.vector_SCYX)
+    left = []
+    for step, v_CYX in enumerate(direction.vector_SCYX):
+        parts = [
+            r.vector_SCYX[step : step + 1] if 1 < steps == len(r.vector_SCYX) else r.vector_SCYX
+            for r in removed
+        ]
+        try:
+            left.append(without(v_CYX.flatten()[None], torch.cat(parts).flatten(1)))
+        except ValueError as error:
+            raise ValueError(
+                f"direction {direction.id} lies in the span of the directions to project out at"
+                f" timestep {direction.timesteps[step]}"
+            ) from error
+    left_SCYX = torch.cat(left).view_as(direction.vector_SCYX)
+    return _derived(direction, left_SCYX, [direction, *removed], "projected_out")

@@ -1,5 +1,7 @@
 """The algebra of directions against plain linear algebra."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,46 @@ def test_projecting_out_leaves_nothing_along_the_removed() -> None:
     assert abs(float(left @ c.vector_SCYX.flatten())) < 1e-6
     with pytest.raises(ValueError, match="lies in the span"):
         projected_out(a, [a])
+
+
+def stepwise(seed: int, steps: int = 3) -> Direction:
+    noise_SCYX = torch.randn(steps, 4, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return replace(
+        direction(seed),
+        vector_SCYX=stored(noise_SCYX, "float32"),
+        timesteps=tuple(900 - 100 * s for s in range(steps)),
+    )
+
+
+def test_projecting_out_is_exact_at_every_step_and_for_the_flattened_vectors() -> None:
+    a, b, c = stepwise(1), stepwise(2), direction(3)
+    left_SD = projected_out(a, [b, c]).vector_SCYX.flatten(1)
+    torch.testing.assert_close(left_SD.norm(dim=1), torch.ones(3))
+    b_SD, c_SD = b.vector_SCYX.flatten(1), c.vector_SCYX.flatten(1)
+    assert float((left_SD * b_SD).sum(1).abs().max()) < 1e-6
+    assert float((left_SD * c_SD).sum(1).abs().max()) < 1e-6
+    assert abs(float((left_SD * b_SD).sum())) < 1e-6
+    for step in range(3):
+        away_DK = torch.stack([b_SD[step], c_SD[0]], dim=1)
+        v_D = a.vector_SCYX[step].flatten()
+        rest_D = v_D - away_DK @ torch.linalg.lstsq(away_DK, v_D[:, None]).solution[:, 0]
+        torch.testing.assert_close(left_SD[step], rest_D / rest_D.norm(), rtol=0, atol=1e-5)
+
+
+def test_a_direction_for_all_steps_loses_every_step_of_the_removed() -> None:
+    left_D = projected_out(direction(1), [stepwise(2)]).vector_SCYX.flatten()
+    assert float((stepwise(2).vector_SCYX.flatten(1) @ left_D).abs().max()) < 1e-6
+
+
+def test_a_step_with_nothing_left_is_named_and_foreign_directions_are_refused() -> None:
+    a, b = stepwise(1), stepwise(2)
+    same_SCYX = torch.cat([b.vector_SCYX[:1], a.vector_SCYX[1:2], b.vector_SCYX[2:]])
+    with pytest.raises(ValueError, match=r"lies in the span .* at timestep 800"):
+        projected_out(a, [replace(b, vector_SCYX=same_SCYX)])
+    with pytest.raises(ValueError, match="differ in space, layer, model or timesteps"):
+        projected_out(a, [replace(b, timesteps=(900, 800, 600))])
+    with pytest.raises(ValueError, match="differ in space, layer, model or timesteps"):
+        projected_out(a, [replace(b, model="other")])
 
 
 def test_sums_that_mean_nothing_are_refused() -> None:
