@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -24,19 +24,21 @@ _MOST_TICKS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class _Scheme:
+class Scheme:
+    """Colours of a plot."""
+
     text: str
     grid: str
     lines: tuple[str, ...]
 
 
 SCHEMES = {
-    "light": _Scheme(
+    "light": Scheme(
         "#3f4652",
         "#dfe3ea",
         ("#2458d3", "#c2410c", "#12805c", "#8b2fc9", "#b0005b", "#6b7280", "#8a6d00", "#007c91"),
     ),
-    "dark": _Scheme(
+    "dark": Scheme(
         "#c3cad6",
         "#333b49",
         ("#7ba7ff", "#ff9a5c", "#4fd1a1", "#c996ff", "#ff7fb6", "#a3adba", "#e3c341", "#5fd3e6"),
@@ -62,7 +64,7 @@ def roir_histogram(roir: Mapping[str, Values], scheme: str) -> bytes:
     bins = int(np.clip(2 * np.sqrt(fewest), 8, _MOST_BINS))
     edges = np.geomspace(low / 1.15, high * 1.15, bins + 1)
 
-    def draw(axes: Any, colours: _Scheme) -> None:
+    def draw(axes: Any, colours: Scheme) -> None:
         for (name, values), colour in zip(shown.items(), colours.lines, strict=False):
             counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
             share = counts / values.size
@@ -77,7 +79,7 @@ def roir_histogram(roir: Mapping[str, Values], scheme: str) -> bytes:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         axes.set_ylabel("share of the region's edits")
 
-    return _svg(draw, scheme)
+    return svg(draw, scheme)
 
 
 def change_against_strength(
@@ -88,7 +90,7 @@ def change_against_strength(
     `changes` maps a region to (strength, in_change of its edits) in ascending order of strength.
     """
 
-    def draw(axes: Any, colours: _Scheme) -> None:
+    def draw(axes: Any, colours: Scheme) -> None:
         for (name, points), colour in zip(changes.items(), colours.lines, strict=False):
             strengths = [strength for strength, _ in points]
             quartiles = np.array([np.percentile(values, (25, 50, 75)) for _, values in points])
@@ -113,14 +115,15 @@ def change_against_strength(
             FuncFormatter(lambda value, _: signed(value) if value else "0")
         )
 
-    return _svg(draw, scheme)
+    return svg(draw, scheme)
 
 
 def _usable(values: Values) -> Values:
     return values[np.isfinite(values) & (values > 0)]
 
 
-def _svg(draw: Any, scheme: str) -> bytes:
+def svg(draw: Callable[[Any, Scheme], None], scheme: str) -> bytes:
+    """What `draw(axes, colours)` draws, as SVG in one of SCHEMES; the same bytes every time."""
     colours = SCHEMES[scheme]
     with mpl.rc_context(_FIGURE_SETTINGS):
         figure = Figure(figsize=(4.8, 3.1), layout="constrained")
