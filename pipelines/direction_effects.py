@@ -1,0 +1,229 @@
+"""What directions do to images, measured at equal in-region change, and the one number that ranks
+them.
+
+Shape suffixes: B images, C colours, H, W of the image; F factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from lib.direction import WHOLE, Direction, Scores
+from lib.records import Segmented
+from pipelines.contact_sheets import Pixels
+from pipelines.library_sheets import MOST_ROWS, SheetRow
+from pipelines.strength_search import matched
+from tasks.edit import Editor, Shift
+
+FIRST_STRENGTH = 0.1
+
+Factors = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) float32 in [-1, 1] -> factors (B, F)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one direction does to one image."""
+
+    reached: bool
+    strength: float
+    in_change: float
+    roir: float
+    """NaN where the region is the whole image."""
+    linearity: float
+    symmetry: float
+    factors_F: Tensor
+    """Change of every factor; empty without a regressor."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """What one direction does to many images, collected as they come."""
+
+    direction: Direction
+    tried: int = 0
+    """Images."""
+    found: list[Effect] = field(default_factory=list)
+    inside_CHW: Tensor = field(default_factory=lambda: torch.zeros(1))
+    """Sum over images of the change inside the region, of unit norm each, where it was reached."""
+    rows: list[SheetRow] = field(default_factory=list)
+
+    @property
+    def first(self) -> float:
+        """The strength to begin the next search with."""
+        strengths = [effect.strength for effect in self.found if effect.reached]
+        return median(strengths) if strengths else FIRST_STRENGTH
+
+
+def measure(
+    editor: Editor,
+    images: Sequence[Segmented],
+    directions: Sequence[Direction],
+    *,
+    change: float,
+    factors: Factors | None,
+    advance: Callable[[], None],
+) -> list[Effects]:
+    """Every direction on every image at the strength that changes its region by `change` (mean
+    |change|, images in [-1, 1]), at half of it and at minus it. All directions of an image are
+    decoded together.
+
+    A direction that gives NaN in an image counts as one that does not reach the change there.
+    `advance` is called after every image.
+    """
+    collected = [Effects(direction) for direction in directions]
+    for image in images:
+        _add(editor, image, collected, change, factors)
+        advance()
+    return collected
+
+
+def summary(effects: Effects) -> Scores:
+    """Medians over the images in which the change was reached (over all, where it never was).
+
+    score = reached * consistency * linearity / (1 + ROIR), each term in [0, 1]:
+    `reached`, the share of images that the direction changes as asked at all; `consistency`, it
+    does the same to different images (negative counts as 0); `linearity`, its strength is a dial
+    and not a switch; 1 / (1 + ROIR) = inside / (inside + outside), it stays in its region, 1 where
+    the region is the whole image. A product, because each is worthless without the others, and
+    free of units, so that regions and models compare. Symmetry is left out: an eye that is open
+    can close, but not open by as much. Factors are left out: few models have a regressor.
+    """
+    reached = [effect for effect in effects.found if effect.reached]
+    used = reached or effects.found
+    consistency = _mean_cosine(effects.inside_CHW, len(reached))
+    roir = _median([effect.roir for effect in used])
+    linearity = _median([effect.linearity for effect in used])
+    score = 0.0
+    if len(reached) >= 2:
+        locality = 1 / (1 + (0.0 if isnan(roir) else roir))
+        share = len(reached) / effects.tried
+        score = share * max(0.0, consistency) * max(0.0, linearity) * locality
+    return Scores(
+        images=len(reached),
+        strength=_median([effect.strength for effect in used]),
+        in_change=_median([effect.in_change for effect in used]),
+        roir=roir,
+        consistency=consistency,
+        linearity=linearity,
+        symmetry=_median([effect.symmetry for effect in used]),
+        score=score,
+    )
+
+
+def strongest_factor(
+    effects: Effects, names: Sequence[str]
+) -> tuple[str, float, float] | tuple[None, None, None]:
+    """(the factor whose median change is largest, that change, median over the images of the mean
+    |change| of all others); three None without factors.
+    """
+    used = [e for e in effects.found if e.reached] or effects.found
+    if not used or not names:
+        return None, None, None
+    factors_BF = torch.stack([effect.factors_F for effect in used])
+    median_F = factors_BF.quantile(0.5, dim=0)
+    main = int(median_F.abs().argmax())
+    others_BF = torch.cat([factors_BF[:, :main], factors_BF[:, main + 1 :]], dim=1).abs()
+    return names[main], float(median_F[main]), float(others_BF.mean(1).quantile(0.5))
+
+
+def _add(
+    editor: Editor,
+    image: Segmented,
+    collected: Sequence[Effects],
+    change: float,
+    factors: Factors | None,
+) -> None:
+    masks = {region.name: region.mask_HW for region in image.regions}
+    side = image.inverted.sample.image_CHW.shape[1:]
+    mask_HWs = [masks.get(c.direction.region, torch.ones(side)) for c in collected]
+    directions = [c.direction for c in collected]
+    start_LYX = image.inverted.start_LYX
+    try:
+        edits = matched(
+            editor,
+            start_LYX,
+            directions,
+            mask_HWs,
+            target=change,
+            first=[c.first for c in collected],
+        )
+        pairs = list(zip(directions, edits, strict=True))
+        halves = [Shift(direction, edit.strength / 2) for direction, edit in pairs]
+        opposites = [Shift(direction, -edit.strength) for direction, edit in pairs]
+        others_BCHW = editor.decode(start_LYX, [*halves, *opposites])
+        if others_BCHW is None:
+            raise ArithmeticError("the network gave NaN or infinity at the opposite strength")
+    except ArithmeticError:
+        if len(collected) == 1:
+            collected[0].tried += 1
+            return
+        for one in collected:  # which of them it was: alone, it spoils no other
+            _add(editor, image, [one], change, factors)
+        return
+    floats_BCHW = others_BCHW.float() / 127.5 - 1
+    reconstruction_CHW = floats_BCHW[0]
+    full_BCHW = torch.stack([edit.image_CHW for edit in edits])
+    half_BCHW, minus_BCHW = floats_BCHW[1:].chunk(2)
+    moved_BCHW = full_BCHW - reconstruction_CHW
+    linearity_B = _cosine(half_BCHW - reconstruction_CHW, moved_BCHW)
+    symmetry_B = -_cosine(minus_BCHW - reconstruction_CHW, moved_BCHW)
+    factors_BF = torch.empty(len(edits), 0)
+    if factors is not None:
+        read_BF = factors(torch.cat([reconstruction_CHW[None], full_BCHW]))
+        factors_BF = read_BF[1:] - read_BF[0]
+    for i, (effects, edit) in enumerate(zip(collected, edits, strict=True)):
+        whole = effects.direction.region == WHOLE
+        effects.tried += 1
+        effects.found.append(
+            Effect(
+                edit.reached,
+                edit.strength,
+                edit.in_change,
+                nan if whole else edit.roir,
+                float(linearity_B[i]),
+                float(symmetry_B[i]),
+                factors_BF[i],
+            )
+        )
+        if edit.reached:
+            inside_CHW = moved_BCHW[i] * mask_HWs[i]
+            effects.inside_CHW = effects.inside_CHW + inside_CHW / inside_CHW.norm()
+        if len(effects.rows) < MOST_ROWS:
+            effects.rows.append(
+                SheetRow(
+                    _pixels(minus_BCHW[i]),
+                    _pixels(reconstruction_CHW),
+                    _pixels(full_BCHW[i]),
+                    None if whole else (mask_HWs[i] > 0.5).numpy(),
+                )
+            )
+
+
+def _mean_cosine(sum_CHW: Tensor, count: int) -> float:
+    """Mean over pairs of the cosine of `count` unit vectors, from their sum: |sum|^2 = count + 2
+    (sum over pairs). NaN for fewer than two.
+    """
+    if count < 2:
+        return nan
+    return (float(sum_CHW.double().square().sum()) - count) / (count * (count - 1))
+
+
+def _cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    return cosine_similarity(a_BCHW.flatten(1).double(), b_BCHW.flatten(1).double())
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else nan
+
+
+def _pixels(image_CHW: Tensor) -> Pixels:
+    bytes_CHW = ((image_CHW + 1) * 127.5).round().clamp(0, 255).byte()
+    return bytes_CHW.permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,179 @@
+"""`library score`: every direction of a library tried on held-out images, measured and ranked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lib import storage
+from lib.checkpoint import EMBEDDED
+from lib.direction import WHOLE, Direction, Scores
+from lib.library_rows import SHEETS
+from lib.library_store import Library, kind_of, kind_text, read_library_folder, write_library
+from lib.problems import ConfigProblem
+from pipelines.config import RunConfig
+from pipelines.direction_effects import Effects, Factors, measure, strongest_factor, summary
+from pipelines.held_out import HeldOut, Subject, load_subject, read_held_out
+from pipelines.library_sheets import sheet
+from tasks.edit import refuse_out_of_reach
+
+_AT_ONCE = 32
+"""Directions that are measured together: what bounds memory. The images stay, inverted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What to measure."""
+
+    images: int = 16
+    """Held-out images; the first that can be used."""
+    change: float = 0.15
+    """Wanted mean |change| inside the region, images in [-1, 1]: what makes strengths equal."""
+    limit: int | None = None
+    """Only the first so many directions of every region, in the order of the library."""
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise ConfigProblem(
+                f"expected at least 2 held-out images, got {self.images}: consistency is between"
+                " images"
+            )
+        if not 0 < self.change < 1:
+            raise ConfigProblem(f"expected a change between 0 and 1, got {self.change:g}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigProblem(f"expected a limit of 1 or more, got {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What scoring did."""
+
+    library: Library
+    directions: int
+    images: int
+    skipped: int
+    """Held-out images and shards that could not be used."""
+    unreached: int
+    """Pairs of direction and image in which no strength made the change."""
+
+
+def score_library(
+    root: str,
+    config: RunConfig,
+    scoring: Scoring,
+    *,
+    begin: Callable[[int], None],
+    advance: Callable[[], None],
+) -> Scored:
+    """Measure the library's directions with the model, grid, inversion, regions, window and
+    injection of `config` on images of its shards; writes the table, now ordered by score, and a
+    sheet for each direction. Scores of an earlier call are dropped.
+
+    `begin` gets the number of steps, `advance` is called after each.
+
+    Raises:
+        ConfigProblem: the library is of another model, layer or shape, the config lacks a region
+            of it, or there are too few images.
+        ModelProblem: the checkpoint cannot be used.
+    """
+    library = read_library_folder(root)
+    chosen = _chosen(library.directions, scoring.limit)
+    regions = {d.region for d in chosen} - {WHOLE}
+    unknown = sorted(regions - set(config.segment.regions))
+    if unknown:
+        raise ConfigProblem(
+            f"segment.regions: expected the regions of the library's directions, but {unknown} are"
+            f" missing; got {sorted(config.segment.regions)}"
+        )
+    subject = load_subject(config)
+    _check(library, subject, config)
+    refuse_out_of_reach(chosen, subject.grid, config.edit.window)
+    held_out = read_held_out(config, subject, regions, scoring.images)
+    names, factors = _factors(config)
+    begin(-(-len(chosen) // _AT_ONCE) * len(held_out.images))
+    scored: dict[tuple[str, str], Direction] = {}
+    sheets: set[str] = set()
+    unreached = 0
+    for first in range(0, len(chosen), _AT_ONCE):
+        for effects in measure(
+            subject.editor,
+            held_out.images,
+            chosen[first : first + _AT_ONCE],
+            change=scoring.change,
+            factors=factors,
+            advance=advance,
+        ):
+            direction, scores = effects.direction, _scores(effects, names)
+            scored[direction.id, direction.region] = replace(direction, scores=scores)
+            unreached += effects.tried - scores.images
+            if effects.rows:
+                name = f"{direction.id}.webp"
+                data = sheet(effects.rows, scoring.change)
+                storage.replace(storage.join(root, SHEETS, name), data)
+                sheets.add(name)
+    everything = [scored.get((d.id, d.region), replace(d, scores=None)) for d in library.directions]
+    details = dict(library.record) | {"scored": _record(config, scoring, held_out)}
+    written = write_library(root, details, everything)
+    for name in storage.list_names(storage.join(root, SHEETS)):
+        if name not in sheets:
+            storage.delete(storage.join(root, SHEETS, name))
+    return Scored(written, len(scored), len(held_out.images), held_out.skipped, unreached)
+
+
+def _chosen(directions: Sequence[Direction], limit: int | None) -> list[Direction]:
+    seen: Counter[str] = Counter()
+    chosen = []
+    for direction in directions:
+        seen[direction.region] += 1
+        if limit is None or seen[direction.region] <= limit:
+            chosen.append(direction)
+    # Not in the library's order, which scoring changes: the same directions, the same batches.
+    return sorted(chosen, key=lambda direction: (direction.region, direction.id))
+
+
+def _check(library: Library, subject: Subject, config: RunConfig) -> None:
+    kind = kind_of(library.directions[0])
+    model, h_layer, space, shape = kind
+    entries = subject.latent_shape if space == "x" else subject.h_shape
+    layer = h_layer if space == "x" else config.model.h_layer
+    if (model, h_layer, shape[1:]) != (subject.model, layer, entries):
+        raise ConfigProblem(
+            f"{storage.redact(library.root)} is of {kind_text(kind)}; the config has"
+            f" {kind_text((subject.model, layer, space, (shape[0], *entries)))}"
+        )
+
+
+def _factors(config: RunConfig) -> tuple[tuple[str, ...], Factors | None]:
+    """The factor regressor, which exists for the embedded model's faces alone."""
+    if config.model.checkpoint != EMBEDDED:
+        return (), None
+    from lib.demo.faces import FACTORS
+    from lib.demo.regressor import load, read
+
+    regressor = load()
+    return FACTORS, lambda image_BCHW: read(regressor, image_BCHW)
+
+
+def _scores(effects: Effects, names: Sequence[str]) -> Scores:
+    factor, factor_change, other_change = strongest_factor(effects, names)
+    return replace(
+        summary(effects), factor=factor, factor_change=factor_change, other_change=other_change
+    )
+
+
+def _record(config: RunConfig, scoring: Scoring, held_out: HeldOut) -> dict[str, Any]:
+    """For library.json: what the scores are of. No paths, no moments."""
+    samples = [image.inverted.sample for image in held_out.images]
+    return {
+        "change": scoring.change,
+        "limit": scoring.limit,
+        "skipped": held_out.skipped,
+        "images": [{"shard": s.shard, "index": s.index, "key": s.key} for s in samples],
+        "grid": config.grid.model_dump(mode="json"),
+        "invert": config.invert.model_dump(mode="json"),
+        "segment": config.segment.model_dump(mode="json"),
+        "window": list(config.edit.window),
+        "injection": config.edit.injection,
+    }
