@@ -57,8 +57,8 @@ def permutation_ranks(
     level: float = 0.05,
     joint_rank: int | None = None,
 ) -> tuple[int, tuple[int, ...]]:
-    """The joint rank and each block's individual rank by the permutation test of Lock et al. 2013,
-    section 2.4: leading singular values above the 1 - `level` quantile of the permuted ones.
+    """The joint rank and each block's individual rank by the permutation test of Lock et al. 2013:
+    leading singular values above the 1 - `level` quantile of the permuted ones.
 
     Joint: the columns (entries of h) of each block are permuted as a whole, differently for each
     block. That keeps every block's own spectrum and breaks what the blocks have in common.
