@@ -1,0 +1,173 @@
+"""`deltah library`: the verbs of a direction library. Each imports what it needs when called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Merge the directions of runs into a library, rank it, name and combine what is in it.",
+)
+_Library = Annotated[str, typer.Argument(help="A library's folder: a path or a URL.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a value of the config. Repeatable."),
+]
+
+
+@app.command()
+def build(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, directions files, folders of them, other libraries."),
+    ],
+    output: Annotated[str, typer.Option(help="The library's folder.")],
+    method: Annotated[
+        Literal["cluster", "subspace"],
+        typer.Option(help="One direction a cluster, or what the images' spans share."),
+    ] = "cluster",
+    angle: Annotated[
+        float, typer.Option(help="Largest angle in degrees to what a direction is merged into.")
+    ] = 45.0,
+    min_support: Annotated[int, typer.Option(help="Leave out directions of fewer images.")] = 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Lose the library that lies there.")
+    ] = False,
+) -> None:
+    """Merge the directions of many images, region by region."""
+    from cluster.library_views import show_built
+    from pipelines.library_build import Merge, build_library
+
+    library, groups = build_library(
+        runs, output, Merge(method, angle, min_support), overwrite=replace
+    )
+    show_built(library.root, len(library.directions), groups)
+
+
+@app.command()
+def score(
+    library: _Library,
+    config: Annotated[
+        str,
+        typer.Argument(help="A run's config: its shards are the held-out images."),
+    ],
+    images: Annotated[int, typer.Option(help="Held-out images.")] = 16,
+    change: Annotated[
+        float, typer.Option(help="Mean change inside the region to compare at, of [-1, 1].")
+    ] = 0.15,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many directions of each region.")
+    ] = None,
+    changes: _Set = None,
+) -> None:
+    """Try every direction on held-out images; measure, rank, and make the pictures for `show`."""
+    from cluster.library_views import scoring_bar, show_scored
+    from pipelines.config_file import load_config
+    from pipelines.library_score import Scoring, score_library
+
+    loaded = load_config(config, changes or ())
+    with scoring_bar() as (begin, advance):
+        scored = score_library(
+            library, loaded, Scoring(images, change, limit), begin=begin, advance=advance
+        )
+    show_scored(scored)
+
+
+@app.command("ls")
+def list_directions(
+    library: _Library,
+    region: Annotated[str | None, typer.Option(help="Only of this region.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only found by this method.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of each region.")
+    ] = None,
+) -> None:
+    """Print the ranked table."""
+    from cluster.library_views import show_rows
+    from lib.library_rows import read_rows
+
+    show_rows(library, read_rows(library), region=region, method=method, top=top)
+
+
+@app.command()
+def label(
+    library: _Library,
+    direction: Annotated[str, typer.Argument(help="Its id, or the first digits of it.")],
+    name: Annotated[str, typer.Argument(help="The name; an empty one takes the old one away.")],
+) -> None:
+    """Give a direction a name."""
+    from pipelines.library_changes import label_direction
+
+    named = label_direction(library, direction, name)
+    typer.echo(f"{named.id} of {named.region} is {named.label or 'without a name'}")
+
+
+@app.command()
+def compose(
+    library: _Library,
+    add: Annotated[list[str], typer.Option(help="ID=WEIGHT, such as 3f2a=0.7. Repeatable.")],
+    name: Annotated[str, typer.Option(help="The name of the combination.")],
+    project_out: Annotated[
+        list[str] | None,
+        typer.Option(help="ID of a direction whose part is taken out. Repeatable."),
+    ] = None,
+) -> None:
+    """Add a weighted sum of directions, less its part along others, to the library."""
+    from pipelines.library_changes import Recipe, compose_direction
+
+    recipe = Recipe(tuple(map(_term, add)), tuple(project_out or ()), name)
+    made = compose_direction(library, recipe)
+    typer.echo(f"{made.id} of {made.region}: {made.label}")
+
+
+@app.command()
+def show(
+    library: _Library,
+    open_it: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open it in a browser, on a terminal.")
+    ] = True,
+) -> None:
+    """Write the HTML page of a library and print where it is."""
+    from pipelines.library_report import write_library_report
+
+    path = write_library_report(library)
+    typer.echo(path)
+    if open_it and sys.stdout.isatty():
+        typer.launch(path)
+
+
+@app.command()
+def export(
+    library: _Library,
+    output: Annotated[str, typer.Option(help="FILE.safetensors or FILE.pt.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--ids", help="Ids or their first digits, also with commas; default: all."),
+    ] = None,
+) -> None:
+    """Write directions to one file for other programs, with all their metadata."""
+    from lib.direction_files import export_directions
+    from lib.library_store import read_library_folder
+
+    read = read_library_folder(library)
+    wanted = [part for given in ids or () for part in given.split(",") if part]
+    chosen = [read.find(given) for given in wanted] if wanted else list(read.directions)
+    export_directions(chosen, output)
+    typer.echo(f"{len(chosen)} directions in {output}")
+
+
+def _term(text: str) -> tuple[str, float]:
+    given, sign, weight = text.partition("=")
+    try:
+        value = float(weight)
+    except ValueError:
+        value = float("nan")
+    if not given or not sign or value != value or value in (0.0, float("inf"), -float("inf")):
+        raise typer.BadParameter(
+            f"expected ID=WEIGHT with a weight that is not 0, such as 3f2a=0.7, got {text!r}",
+            param_hint="--add",
+        )
+    return given, value

@@ -1,0 +1,124 @@
+"""What the verbs of a direction library print. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lib import storage
+from lib.library_rows import placed
+from lib.problems import ConfigProblem
+from pipelines.number_texts import three
+
+if TYPE_CHECKING:
+    from pipelines.library_build import GroupReport
+    from pipelines.library_score import Scored
+
+_LOG_WIDTH = 160
+"""Columns of a table that goes to a file."""
+
+
+def show_built(root: str, directions: int, groups: Sequence[GroupReport]) -> None:
+    """Print what was merged into what."""
+    table = Table("region", "method", box=None)
+    for heading in ("found", "in the library", "largest support"):
+        table.add_column(heading, justify="right")
+    for group in groups:
+        numbers = (group.found, group.kept, group.largest_support)
+        table.add_row(escape(group.region), group.method, *(f"{n:,}" for n in numbers))
+    console = _console()
+    console.print(table)
+    console.print(f"{directions:,} directions in {storage.redact(root)}", highlight=False)
+
+
+@contextmanager
+def scoring_bar() -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """(begin, advance) of a progress bar on standard error, which a log shows only at its end."""
+    progress = Progress(
+        TextColumn("score"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with progress:
+        task = progress.add_task("score", total=None)
+        yield (
+            lambda total: progress.update(task, total=total),
+            lambda: progress.advance(task),
+        )
+
+
+def show_scored(scored: Scored) -> None:
+    """Print what scoring did, and the best of each region."""
+    root = scored.library.root
+    sentence = f"{scored.directions:,} directions scored on {scored.images} held-out images"
+    if scored.skipped:
+        sentence += f", {scored.skipped} could not be used"
+    if scored.unreached:
+        sentence += (
+            f"; in {scored.unreached} of {scored.directions * scored.images:,} cases no strength"
+            " made the change"
+        )
+    console = _console()
+    console.print(f"{sentence}. Look at it: deltah library show {root}", highlight=False)
+
+
+def show_rows(
+    root: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    region: str | None,
+    method: str | None,
+    top: int | None,
+) -> None:
+    """Print the ranked table of a library.
+
+    Raises:
+        ConfigProblem: no direction is of that region and method.
+    """
+    shown = [
+        row for row in rows if region in (None, row["region"]) and method in (None, row["method"])
+    ]
+    if not shown:
+        raise ConfigProblem(
+            f"{storage.redact(root)}: no direction of region {region or 'any'} and method"
+            f" {method or 'any'}; there are regions {sorted({r['region'] for r in rows})} and"
+            f" methods {sorted({r['method'] for r in rows})}"
+        )
+    table = Table("id", "region", box=None)
+    for heading in ("rank", "score", "ROIR", "strength", "consist.", "linear."):
+        table.add_column(heading, justify="right")
+    for heading in ("factor", "method", "from", "label"):
+        table.add_column(heading)
+    seen: dict[str, int] = {}
+    for row in shown:
+        seen[row["region"]] = seen.get(row["region"], 0) + 1
+        if top is not None and seen[row["region"]] > top:
+            continue
+        factor = f"{row['factor']} {row['factor_change']:+.2f}" if row["factor"] else ""
+        numbers = (row[n] for n in ("score", "roir", "strength", "consistency", "linearity"))
+        texts = (
+            row["id"],
+            row["region"],
+            str(row["rank"]),
+            *map(three, numbers),
+            factor,
+            row["method"],
+            placed(row),
+            row["label"] or "",
+        )
+        table.add_row(*map(escape, texts))
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_LOG_WIDTH)
