@@ -67,7 +67,7 @@ def test_the_mean_of_a_symmetric_spread_is_its_centre(size: float) -> None:
 
 
 def test_the_mean_of_unequal_angles_is_their_mean_angle_unlike_the_mean_projector() -> None:
-    """Lines in a plane at 0, 0 and 60 degrees: the mean lies at 20, that of the projectors at 15."""
+    """Lines in a plane at 0, 0 and 60 degrees: the mean is at 20, of projectors 15."""
     lines = [torch.tensor([[math.cos(a), math.sin(a), 0.0]]).double() for a in (0, 0, math.pi / 3)]
     mean_D = frechet_mean(lines).basis_KD[0]
     assert math.degrees(math.atan2(mean_D[1], mean_D[0])) == pytest.approx(20, abs=1e-6)
