@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.jacobian import LinearMap
+from lib.null_space import without
 
 TOWARDS_TARGET = "towards_target"
 """Sign rule: + moves the predicted image towards the target text. No other rule is needed."""
@@ -37,8 +38,8 @@ def text_guided(
 ) -> TextGuided:
     """v_r = J^T (mask_r * d) / |.|, by one vjp for each region.
 
-    `null_RKD` holds, for each region, orthonormal rows that the direction must not touch (the
-    strongest directions of the region's complement): v - N^T N v (Chen et al. 2024, alg. 1).
+    `null_RKD` holds, for each region, rows that the direction must be orthogonal to (the strongest
+    directions of the region's complement; Chen et al. 2024, alg. 1).
 
     Raises:
         ValueError: d is zero or not finite in a region, the model does not answer there, nothing
@@ -64,21 +65,12 @@ def text_guided(
             )
     V_RD = raw_RD / gain_R[:, None]
     if null_RKD:
-        V_RD = torch.stack([_without(v_D, n_KD) for v_D, n_KD in zip(V_RD, null_RKD, strict=True)])
-    kept_R = V_RD.norm(dim=1)
-    for region, kept in enumerate(kept_R.tolist()):
-        if kept < 1e-4:
-            raise ValueError(
-                f"text guidance: the direction of region {region} lies in the null space to"
-                " project out; lower its rank"
-            )
+        pairs = zip(V_RD, null_RKD, strict=True)
+        free_RD = torch.cat([without(v_D[None], null_KD) for v_D, null_KD in pairs])
+    else:
+        free_RD = V_RD
     return TextGuided(
-        V_RD=(V_RD / kept_R[:, None]).to(d_N.dtype),
+        V_RD=free_RD.to(d_N.dtype),
         gain_R=tuple(gain_R.tolist()),
-        kept_R=tuple(kept_R.tolist()),
+        kept_R=tuple((free_RD * V_RD).sum(dim=1).tolist()),
     )
-
-
-def _without(v_D: Tensor, null_KD: Tensor) -> Tensor:
-    n_KD = null_KD.to(v_D)
-    return v_D - n_KD.T @ (n_KD @ v_D)

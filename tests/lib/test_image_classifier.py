@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +255,18 @@ def test_a_model_that_is_no_image_classifier_is_refused(folder: Path) -> None:
     AutoConfig.for_model("bert").save_pretrained(folder)
     with pytest.raises(ModelProblem, match="expected an image classifier"):
         load_classifier(str(folder), CPU)
+
+
+def test_a_plan_can_hash_a_classifier_without_torch(folder: Path) -> None:
+    script = (
+        "import sys; from lib.transformers_folder import classifier_sha256\n"
+        "print(classifier_sha256(sys.argv[1]), {'torch', 'transformers'} & set(sys.modules))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stdout == f"{classifier_sha256(str(folder))} set()\n"

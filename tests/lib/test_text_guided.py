@@ -88,7 +88,7 @@ def test_wishes_that_cannot_be_met_are_refused() -> None:
         text_guided(jacobian, d_N * float("nan"), masks())
     with pytest.raises(ValueError, match="does not answer to h"):
         text_guided(DenseMap(torch.zeros(N, D, dtype=torch.float64)), d_N, masks())
-    with pytest.raises(ValueError, match="lies in the null space"):
+    with pytest.raises(ValueError, match="lies in the span"):
         text_guided(jacobian, d_N, masks()[:1], [torch.eye(D, dtype=torch.float64)])
     with pytest.raises(ValueError, match="one a region"):
         text_guided(jacobian, d_N, masks(), [torch.eye(D, dtype=torch.float64)])
