@@ -63,6 +63,24 @@ def flops(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def measured(jacobian: LinearMap, entries: int, size: int, parts: Network) -> tuple[float, float]:
+    """Decoder-equivalents of one forward and one reverse product of `size` vectors, as counted."""
+    generator = torch.Generator().manual_seed(0)
+    V_KD = torch.randn(size, jacobian.domain, generator=generator)
+    U_KN = torch.randn(size, entries, generator=generator)
+    forward = flops(lambda: jacobian.jvp(V_KD))
+    backward = flops(lambda: jacobian.vjp(U_KN))
+    return forward / parts.decoder_flops, backward / parts.decoder_flops
+
+
+def overhead(jacobian: LinearMap, parts: Network) -> int:
+    """What a forward batch of the decoder alone costs beside its vectors: 2 with forward mode, 0
+    where the map is linearised. Counted, so that the model follows the engine.
+    """
+    V_1D = torch.ones(1, jacobian.domain)
+    return round(flops(lambda: jacobian.jvp(V_1D)) / parts.decoder_flops - 1)
+
+
 class Calls:
     """A linear map that writes down the size of every batch."""
 

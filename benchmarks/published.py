@@ -158,6 +158,11 @@ def cheapest_power(S_M: Tensor, count: int, angle: float, *, limit: int, seed: i
     return Counted(found, sine, tolerance, False)
 
 
+def usual(runs: Sequence[Counted]) -> Counted:
+    """The median run by iterations: one lucky start is no measure."""
+    return sorted(runs, key=lambda run: sum(run.found.iterations))[len(runs) // 2]
+
+
 def cheapest_block(
     S_M: Tensor, count: int, angle: float, *, oversampling: int, limit: int, seed: int
 ) -> Counted:
@@ -179,4 +184,5 @@ def cheapest_block(
 def _deflated(u_N: Tensor, U_KN: Tensor) -> Tensor:
     """The unit vector of what `u` has outside the rows of U."""
     rest_N = u_N - (U_KN @ u_N) @ U_KN
-    return rest_N / rest_N.norm()
+    unit_N: Tensor = rest_N / rest_N.norm()
+    return unit_N
