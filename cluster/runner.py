@@ -26,13 +26,13 @@ from cluster.pools import ClusterLostError, WorkerFactory
 from cluster.progress import Tally
 from cluster.schedule import Schedule
 from lib import quarantine, storage
+from lib.checkpoint import EMBEDDED
 from lib.commit_record import CommitDamageError
 from lib.finalize import finalize
 from lib.run_folder import RunFolder
-from lib.run_index import read_index
+from lib.run_index import RunIndex, read_index
 from lib.run_record import run_record
 from pipelines.config import RunConfig
-from pipelines.discovery_config import LibraryDiscovery
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
 
@@ -105,12 +105,15 @@ def located(config: RunConfig) -> RunConfig:
             update={"folder": absolute(config.output.folder).rstrip("/")}
         )
     }
-    if isinstance(config.discover, LibraryDiscovery):
-        update["discover"] = config.discover.model_copy(
-            update={"path": absolute(config.discover.path)}
-        )
+    paths = {
+        name: absolute(path)
+        for name in ("path", "transport", "classifier", "model")
+        if (path := getattr(config.discover, name, None)) not in (None, EMBEDDED)
+    }
+    if paths:
+        update["discover"] = config.discover.model_copy(update=paths)
     checkpoint = config.model.checkpoint
-    if checkpoint != "embedded":
+    if checkpoint != EMBEDDED:
         update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})
     return config.model_copy(update=update)
 
@@ -210,24 +213,35 @@ def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
         again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
         return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
     try:
-        if not _is_final(folder, committed, quarantined):
-            finalize(folder)
+        index = _final_index(folder, committed, quarantined) or finalize(folder)
     except (OSError, CommitDamageError) as error:
         text = f"the run cannot be finalized: {storage.redact(str(error))} ({tail})"
         return Outcome(EXIT_FAILED, text, len(names), done, lost)
+    if index["left_out"]:
+        tail += f"; no direction of {', '.join(index['left_out'])}:"
+        tail += "".join(f"\n  {reason}" for reason in index["left_out"].values())
+        if not index["totals"]["directions"]:
+            return Outcome(
+                EXIT_FAILED, f"nothing could be learned ({tail})", len(names), done, lost
+            )
     if lost:
         hint = "see `deltah status`, and use --retry-quarantined to try them again"
         return Outcome(EXIT_QUARANTINED, f"{tail}; {hint}", len(names), done, lost)
     return Outcome(EXIT_DONE, tail, len(names), done, lost)
 
 
-def _is_final(folder: RunFolder, committed: frozenset[str], quarantined: frozenset[str]) -> bool:
+def _final_index(
+    folder: RunFolder, committed: frozenset[str], quarantined: frozenset[str]
+) -> RunIndex | None:
+    """The index, if it speaks of just these shards."""
     try:
         index = read_index(folder)
     except ValueError:  # of another release
-        return False
-    return (
-        index is not None
-        and {entry["shard"] for entry in index["shards"]} == committed
-        and set(index["quarantined"]) == quarantined
-    )
+        return None
+    if (
+        index is None
+        or {entry["shard"] for entry in index["shards"]} != committed
+        or set(index["quarantined"]) != quarantined
+    ):
+        return None
+    return index

@@ -67,6 +67,7 @@ def show_status(root: str) -> None:
         ("to do", f"{counts.pending:,}"),
         ("samples", f"{found.samples_ok:,} ok, {found.samples_err:,} errors"),
         ("edited images", f"{found.edits:,}"),
+        ("directions", f"{found.directions:,}"),
         ("image bytes", f"{found.image_bytes:,}"),
         *((f"errors: {kind}", f"{count:,}") for kind, count in found.error_kinds.items()),
         *_last_driver(folder),
@@ -97,6 +98,7 @@ def show_verification(root: str, *, deep: bool) -> int:
     console.print(
         f"{found.inputs} shards: {found.committed} committed, {found.quarantined} quarantined;"
         f" {found.samples_ok} samples ok, {found.samples_err} in errors; {found.edits} edits;"
+        f" {found.directions} directions;"
         f" {'all accounted for' if found.ok else f'{len(found.problems)} problems'}"
     )
     return 0 if found.ok else 1
@@ -108,10 +110,13 @@ def show_finalized(root: str) -> None:
     from lib.finalize import finalize
 
     try:
-        totals = finalize(_opened(root))["totals"]
+        index = finalize(_opened(root))
     except CommitDamageError as error:
         raise OSError(str(error)) from error
-    _print((name.replace("_", " "), f"{value:,}") for name, value in sorted(totals.items()))
+    totals = sorted(index["totals"].items())
+    _print((name.replace("_", " "), f"{value:,}") for name, value in totals)
+    for reason in index["left_out"].values():
+        Console(stderr=True).print(f"no direction: {reason}", markup=False, highlight=False)
 
 
 def _opened(root: str) -> RunFolder:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Set
 
 from lib import storage
-from lib.run_folder import RunFolder
+from lib.run_folder import FILE_SUFFIXES, RunFolder
 
-_SUFFIXES = {"images": ".tar", "directions": ".parquet", "errors": ".parquet"}
 _HASH_DIGITS = 16
 
 
@@ -24,14 +23,14 @@ def collect(folder: RunFolder, committed: Set[str], named: Set[str]) -> tuple[st
     """
     removed = [
         f"{kind}/{name}"
-        for kind, suffix in _SUFFIXES.items()
+        for kind, suffix in FILE_SUFFIXES.items()
         for name in storage.list_names(folder.url(kind))
         if f"{kind}/{name}" not in named
         and (name.startswith(storage.TEMP_PREFIX) or _shard(name, suffix) in committed)
     ]
     removed += [
         f"{kind}/{name}"
-        for kind in ("commit", "quarantine", "manifest")
+        for kind in ("commit", "quarantine", "manifest", "merged")
         for name in storage.list_names(folder.url(kind))
         if name.startswith(storage.TEMP_PREFIX)
     ]

@@ -1,29 +1,27 @@
 """The commit protocol: a shard's result exists when, and only when, its commit record does.
 
-Images, directions and errors are written first, under names that hold the hash of their content;
-the commit record is the last PUT, and create-only. A writer killed anywhere leaves files that no
-commit names, never a result that looks whole and is not; of two writers the first wins, whole.
-Nothing of when, where or at which attempt enters these files, so the same config makes the same
-bytes.
+All other files are written first, under names that hold the hash of their content; the commit
+record is the last PUT, and create-only. A writer killed anywhere leaves files that no commit names,
+never a result that looks whole and is not; of two writers the first wins, whole. Nothing of when,
+where or at which attempt enters these files, so the same config makes the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from lib import parquet, schemas, storage
+from lib import parquet, row_kinds, schemas, storage
 from lib.commit_record import COMMIT_VERSION, CommitRecord, read_commit, read_commit_rows
 from lib.fingerprint import canonical_json
 from lib.provenance import package_versions
 from lib.receipts import Failure
 from lib.run_folder import RunFolder
+from lib.shard_result import CommitError, ShardResult, checked
 
 __all__ = [
     "CommitError",
@@ -37,50 +35,13 @@ __all__ = [
 ]
 
 
-class CommitError(ValueError):
-    """The result contradicts itself and must not be committed: a defect of the pipeline that made
-    it.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """What a pipeline hands over for one input shard."""
-
-    shard: str
-    n_in: int
-    """Samples found in the shard; each is in `edits` or in `failures`."""
-    input_size: int
-    """Bytes."""
-    input_sha256: str
-    """Of the input shard, so that a changed input is seen; where it lies is in inputs.json."""
-    images: bytes
-    """The tar of edited images, deterministic; b"" when no sample could be done."""
-    edits: pa.Table
-    """schemas.EDITS, sorted by (index, edit), at least one row per sample that is ok; `commit`
-    fills `image`.
-    """
-    directions: pa.Table | None
-    """schemas.directions(...): the directions found here; None when the run reads them from a
-    library.
-    """
-    failures: Sequence[Failure]
-    """One per sample that could not be done, and one without an index per unreadable stretch of the
-    shard.
-    """
-    oom_batch: int | None = None
-    """The smaller batch that running out of memory forced; None when the configured one was used.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class SealedShard:
     """The bytes of a shard's result, checked, before anything is written."""
 
     record: CommitRecord
-    images: bytes
-    directions: bytes
-    errors: bytes
+    contents: Mapping[str, bytes]
+    """Folder -> the content of the file that the record names there; b"" where it names none."""
     commit: bytes
 
 
@@ -100,13 +61,8 @@ def commit(
     """
     sealed = seal(folder, result, fingerprint)
     record = sealed.record
-    for kind, name, data in (
-        ("images", record.image, sealed.images),
-        ("directions", record.directions, sealed.directions),
-        ("errors", record.errors, sealed.errors),
-    ):
-        if name:
-            _put_content(folder.url(kind, name), data)
+    for file in record.files:
+        _put_content(folder.url(file.folder, file.name), sealed.contents[file.folder])
     url = folder.commit_url(result.shard)
     try:
         storage.create(url, sealed.commit)
@@ -122,46 +78,55 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         CommitError: the result contradicts itself.
 
     """
-    n_ok, n_err = _check(result)
-    errors = b""
-    if result.failures:
-        errors = parquet.encode(_errors_table(result.failures))
-    directions = b"" if result.directions is None else parquet.encode(result.directions)
-    image_sha, directions_sha, errors_sha = (
-        hashlib.sha256(data).hexdigest() if data else ""
-        for data in (result.images, directions, errors)
-    )
+    kind, n_ok, n_err = checked(result)
+    directions = result.directions
+    contents = {
+        "images": result.images,
+        "directions": b"" if directions is None else parquet.encode(directions),
+        "statistics": result.statistics,
+        "errors": parquet.encode(_errors_table(result.failures)) if result.failures else b"",
+    }
+    hashes = {k: hashlib.sha256(data).hexdigest() if data else "" for k, data in contents.items()}
+    names = {
+        k: folder.content_name(k, result.shard, sha256) if sha256 else ""
+        for k, sha256 in hashes.items()
+    }
     record = CommitRecord(
         v=COMMIT_VERSION,
         fingerprint=fingerprint,
         shard=result.shard,
+        rows=kind.name,
         n_in=result.n_in,
         n_ok=n_ok,
         n_err=n_err,
-        n_edits=result.edits.num_rows,
-        image=folder.image_name(result.shard, image_sha) if image_sha else "",
-        image_sha256=image_sha,
-        image_bytes=len(result.images),
-        directions=folder.directions_name(result.shard, directions_sha) if directions_sha else "",
-        directions_sha256=directions_sha,
-        directions_bytes=len(directions),
-        own_directions=result.directions is not None,
-        errors=folder.errors_name(result.shard, errors_sha) if errors_sha else "",
-        errors_sha256=errors_sha,
-        errors_bytes=len(errors),
+        n_edits=result.rows.num_rows if kind is row_kinds.EDITS else 0,
+        n_directions=0 if directions is None else directions.num_rows,
+        image=names["images"],
+        image_sha256=hashes["images"],
+        image_bytes=len(contents["images"]),
+        directions=names["directions"],
+        directions_sha256=hashes["directions"],
+        directions_bytes=len(contents["directions"]),
+        own_directions=directions is not None,
+        statistics=names["statistics"],
+        statistics_sha256=hashes["statistics"],
+        statistics_bytes=len(contents["statistics"]),
+        errors=names["errors"],
+        errors_sha256=hashes["errors"],
+        errors_bytes=len(contents["errors"]),
         error_kinds=_counted([failure.kind for failure in result.failures]),
         input_size=result.input_size,
         input_sha256=result.input_sha256,
         oom_batch=result.oom_batch,
         versions=dict(package_versions()),
     )
-    column = schemas.EDITS.get_field_index("image")
-    names = pa.array([record.image] * result.edits.num_rows, pa.string())
-    rows = result.edits.set_column(column, schemas.EDITS.field(column), names)
+    rows = result.rows
+    if kind is row_kinds.EDITS:
+        column = rows.schema.get_field_index("image")
+        image = pa.array([record.image] * rows.num_rows, pa.string())
+        rows = rows.set_column(column, rows.schema.field(column), image)
     footer = {"commit": canonical_json(asdict(record))}
-    return SealedShard(
-        record, result.images, directions, errors, parquet.encode(rows, metadata=footer)
-    )
+    return SealedShard(record, contents, parquet.encode(rows, metadata=footer))
 
 
 def _put_content(url: str, data: bytes) -> None:
@@ -172,69 +137,6 @@ def _put_content(url: str, data: bytes) -> None:
         # left a part of it.
         if storage.info(url).size != len(data):
             storage.replace(url, data)
-
-
-def _check(result: ShardResult) -> tuple[int, int]:
-    """(samples ok, samples in error), or CommitError."""
-    where = f"shard {result.shard}"
-    if not result.edits.schema.equals(schemas.EDITS):
-        raise CommitError(
-            f"{where}: expected edits with the schema\n{schemas.EDITS}\ngot\n{result.edits.schema}"
-        )
-    shards = {*pc.unique(result.edits["shard"]).to_pylist(), *(f.shard for f in result.failures)}
-    if shards - {result.shard}:
-        raise CommitError(f"{where}: its rows name other shards: {sorted(shards)}")
-    indices = result.edits["index"].to_pylist()
-    pairs = list(zip(indices, result.edits["edit"].to_pylist(), strict=True))
-    for before, after in itertools.pairwise(pairs):
-        if before >= after:
-            raise CommitError(
-                f"{where}: expected distinct rows sorted by (index, edit), got {before} before"
-                f" {after}"
-            )
-    ok = set(indices)
-    failed = [f.index for f in result.failures if f.index is not None]
-    if len(set(failed)) != len(failed):
-        twice = sorted({index for index in failed if failed.count(index) > 1})
-        raise CommitError(f"{where}: samples {twice[:5]} are more than once in the failures")
-    both = sorted(ok.intersection(failed))
-    if both:
-        raise CommitError(f"{where}: samples {both[:5]} are in the edits and in the failures")
-    if len(ok) + len(failed) != result.n_in or ok.union(failed) != set(range(result.n_in)):
-        raise CommitError(
-            f"{where}: expected each of {result.n_in} samples (0..{result.n_in - 1}) once, got"
-            f" {len(ok)} ok"
-            f" and {len(failed)} failed; missing"
-            f" {sorted(set(range(result.n_in)) - ok - set(failed))[:5]},"
-            f" unexpected {sorted((ok | set(failed)) - set(range(result.n_in)))[:5]}"
-        )
-    if bool(ok) != bool(result.images):
-        raise CommitError(
-            f"{where}: expected images exactly when a sample is ok, got {len(result.images)} bytes"
-            f" of images"
-            f" for {len(ok)} samples"
-        )
-    _check_directions(result, where)
-    return len(ok), len(failed)
-
-
-def _check_directions(result: ShardResult, where: str) -> None:
-    table = result.directions
-    if table is None:
-        return
-    try:
-        expected = schemas.directions_like(table.schema)
-    except ValueError as error:
-        raise CommitError(f"{where}: directions: {error}") from error
-    if not table.schema.equals(expected):
-        raise CommitError(
-            f"{where}: expected directions with the schema\n{expected}\ngot\n{table.schema}"
-        )
-    unknown = set(result.edits["direction"].to_pylist()) - set(table["id"].to_pylist())
-    if unknown:
-        raise CommitError(
-            f"{where}: edits use directions that are not stored with it: {sorted(unknown)[:5]}"
-        )
 
 
 def _errors_table(failures: Sequence[Failure]) -> pa.Table:

@@ -5,18 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from lib import parquet, schemas, storage
+from lib import parquet, row_kinds, storage
 
-COMMIT_VERSION = 1
+COMMIT_VERSION = 2
 """Raised whenever the footer changes its fields or their meaning."""
 
 
 class CommitDamageError(ValueError):
     """A commit record cannot be read or contradicts itself."""
+
+
+class NamedFile(NamedTuple):
+    """A file that a commit names."""
+
+    folder: str
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        """Inside the run's folder."""
+        return f"{self.folder}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +42,14 @@ class CommitRecord:
     v: int
     fingerprint: str
     shard: str
+    rows: row_kinds.Name
+    """What the rows of this commit are."""
     n_in: int
     n_ok: int
     n_err: int
     n_edits: int
+    n_directions: int
+    """Found in this shard, with or without an edit."""
     image: str
     image_sha256: str
     image_bytes: int
@@ -40,6 +58,10 @@ class CommitRecord:
     directions_bytes: int
     own_directions: bool
     """Whether the rows' direction ids are those of the directions file, not of a library."""
+    statistics: str
+    """This shard's part of what is learned from all images, merged by finalize."""
+    statistics_sha256: str
+    statistics_bytes: int
     errors: str
     errors_sha256: str
     errors_bytes: int
@@ -49,6 +71,22 @@ class CommitRecord:
     input_sha256: str
     oom_batch: int | None
     versions: Mapping[str, str]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the commit: edits, or samples."""
+        return self.n_edits if self.rows == "edits" else self.n_ok
+
+    @property
+    def files(self) -> tuple[NamedFile, ...]:
+        """All files that it names."""
+        found = (
+            NamedFile("images", self.image, self.image_bytes, self.image_sha256),
+            NamedFile("directions", self.directions, self.directions_bytes, self.directions_sha256),
+            NamedFile("statistics", self.statistics, self.statistics_bytes, self.statistics_sha256),
+            NamedFile("errors", self.errors, self.errors_bytes, self.errors_sha256),
+        )
+        return tuple(file for file in found if file.name)
 
 
 def read_commit(url: str) -> CommitRecord:
@@ -66,19 +104,20 @@ def read_commit(url: str) -> CommitRecord:
 
 
 def read_commit_rows(url: str) -> tuple[CommitRecord, pa.Table]:
-    """The footer and all rows (schemas.EDITS) of a commit; raises as `read_commit`."""
+    """The footer and all rows (of the kind `record.rows`) of a commit; raises as `read_commit`."""
     try:
         table = parquet.decode(storage.read_bytes(url), url)
     except parquet.ParquetError as error:
         raise CommitDamageError(f"{error}; delete it and run the same command again") from error
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     record = parse_record(metadata, url)
-    if not table.schema.equals(schemas.EDITS):
+    schema = row_kinds.BY_NAME[record.rows].schema
+    if not table.schema.equals(schema):
         raise CommitDamageError(
-            f"{storage.redact(url)}: expected the columns {schemas.EDITS.names} of schema version"
-            f" {schemas.SCHEMA_VERSION}, got {table.schema.names}"
+            f"{storage.redact(url)}: expected the columns {schema.names} of schema version"
+            f" {schema.metadata[b'deltah_schema'].decode()}, got {table.schema.names}"
         )
-    return record, table.replace_schema_metadata(schemas.EDITS.metadata)
+    return record, table.replace_schema_metadata(schema.metadata)
 
 
 def parse_record(metadata: Mapping[str, str], url: str) -> CommitRecord:
@@ -96,5 +135,10 @@ def parse_record(metadata: Mapping[str, str], url: str) -> CommitRecord:
             f"{where}: expected a commit of version {COMMIT_VERSION} with the fields"
             f" {sorted(names)},"
             f" got version {values.get('v')} with {sorted(values)}"
+        )
+    if values["rows"] not in row_kinds.BY_NAME:
+        raise CommitDamageError(
+            f"{where}: expected rows of a kind in {sorted(row_kinds.BY_NAME)}, got"
+            f" {values['rows']!r}"
         )
     return CommitRecord(**values)

@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lib import schemas
+from lib import row_kinds
 from lib.run_index import RunIndex
+
+_TEMPLATES = {"edits": "dataset-card.md.j2", "samples": "library-card.md.j2"}
 
 
 def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
@@ -31,13 +33,16 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
     config = run["config"]
     output = config.get("output", {})
     extension = {"jpeg": "jpg"}.get(output.get("format", "png"), output.get("format", "png"))
-    return environment.get_template("dataset-card.md.j2").render(
+    kind = row_kinds.BY_NAME[index["rows"]]
+    return environment.get_template(_TEMPLATES[kind.name]).render(
         index=index,
         totals=index["totals"],
         has_errors=any(file["name"].startswith("errors-") for file in index["manifest"]),
         own_directions=any(entry["directions"] for entry in index["shards"]),
-        columns=[(field.name, _type_name(field.type)) for field in schemas.EDITS],
-        meanings=schemas.EDIT_MEANINGS,
+        merged=bool(index["merged"]),
+        has_statistics=any(entry["statistics"] for entry in index["shards"]),
+        columns=[(field.name, _type_name(field.type)) for field in kind.schema],
+        meanings=kind.meanings,
         image_field=f"edited.{extension}" if output.get("layout") == "pairs" else extension,
         pairs=output.get("layout") == "pairs",
         extension=extension,

@@ -29,7 +29,7 @@ class Failure:
     index: int | None
     key: str | None
     stage: str
-    """read, decode, invert, segment, discover, edit or encode."""
+    """read, decode, invert, segment, discover, observe, edit or encode."""
     kind: str
     """A stable word for counting, such as `not_an_image`."""
     message: str
@@ -58,3 +58,5 @@ class ShardReport:
     write_s: float
     """Encoding what was left, tar, PUT and commit."""
     host: str
+    n_directions: int = 0
+    """Found in this shard."""

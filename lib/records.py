@@ -1,6 +1,7 @@
 """What flows through a pipeline: frozen records, each containing its predecessor.
 
-`Sample -> Inverted -> Segmented -> Discovered -> Edited`. A field is never None "until later", so
+`Sample -> Inverted -> Segmented -> Discovered -> Edited`, and where something is learned from all
+images `Sample -> Inverted -> Observed -> Labelled`. A field is never None "until later", so
 a stage that is called in the wrong order is a type error. Tensors stay in the process; between
 processes go only `ShardTask` and `ShardReport`.
 
@@ -19,7 +20,18 @@ from lib.direction import Direction
 from lib.images import Geometry
 from lib.receipts import Failure
 
-__all__ = ["Discovered", "Edit", "Edited", "Failure", "Inverted", "Region", "Sample", "Segmented"]
+__all__ = [
+    "Discovered",
+    "Edit",
+    "Edited",
+    "Failure",
+    "Inverted",
+    "Labelled",
+    "Observed",
+    "Region",
+    "Sample",
+    "Segmented",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +126,31 @@ class Edited:
     def sample(self) -> Sample:
         """The sample at the bottom of the chain."""
         return self.discovered.segmented.inverted.sample
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An inverted sample with its h."""
+
+    inverted: Inverted
+    h_SCYX: Tensor
+    """h at the S wanted timesteps, in their order, float32, CPU."""
+
+    @property
+    def sample(self) -> Sample:
+        """The sample at the bottom of the chain."""
+        return self.inverted.sample
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An observed sample with its labels."""
+
+    observed: Observed
+    scores: Mapping[str, float]
+    """Label -> score; NaN where this sample does not have the label."""
+
+    @property
+    def sample(self) -> Sample:
+        """The sample at the bottom of the chain."""
+        return self.observed.sample

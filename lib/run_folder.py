@@ -24,8 +24,18 @@ _CLAIMED = (
     "images",
     "index.json",
     "manifest",
+    "merged",
     "quarantine",
+    "statistics",
 )
+
+FILE_SUFFIXES = {
+    "images": ".tar",
+    "directions": ".parquet",
+    "statistics": ".safetensors",
+    "errors": ".parquet",
+}
+"""Folder of the files that a commit may name -> how their names end."""
 
 
 class RunConflict(Problem):
@@ -85,19 +95,11 @@ class RunFolder:
         """Why a shard was given up."""
         return self.url("quarantine", f"{_checked(shard)}.json")
 
-    def image_name(self, shard: str, sha256: str) -> str:
-        """Name under images/: the content's hash is in it, so two attempts never overwrite each
-        other.
+    def content_name(self, folder: str, shard: str, sha256: str) -> str:
+        """Name of a file under images/, directions/, statistics/ or errors/: the content's hash is
+        in it, so two attempts never overwrite each other.
         """
-        return f"{_checked(shard)}-{sha256[:16]}.tar"
-
-    def directions_name(self, shard: str, sha256: str) -> str:
-        """Name under directions/."""
-        return f"{_checked(shard)}-{sha256[:16]}.parquet"
-
-    def errors_name(self, shard: str, sha256: str) -> str:
-        """Name under errors/."""
-        return f"{_checked(shard)}-{sha256[:16]}.parquet"
+        return f"{_checked(shard)}-{sha256[:16]}{FILE_SUFFIXES[folder]}"
 
     def url(self, *parts: str) -> str:
         """Address of a file or folder inside the run, for example `url("images", name)`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from lib import storage
 from lib.run_folder import RunFolder
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised whenever index.json changes its fields or their meaning."""
 
 
@@ -20,16 +20,21 @@ class ShardEntry(TypedDict):
     samples: int
     errors: int
     edits: int
+    found: int
+    """Directions stored with the shard."""
     image: str
     image_bytes: int
     image_sha256: str
     directions: str
     directions_bytes: int
     directions_sha256: str
+    statistics: str
+    statistics_bytes: int
+    statistics_sha256: str
 
 
 class ManifestFile(TypedDict):
-    """One Parquet file under manifest/."""
+    """One Parquet file under manifest/ or merged/."""
 
     name: str
     rows: int
@@ -45,8 +50,11 @@ class Totals(TypedDict):
     samples: int
     errors: int
     edits: int
+    directions: int
+    """Found in single images, and merged from all of them."""
     image_bytes: int
     directions_bytes: int
+    statistics_bytes: int
 
 
 class RunIndex(TypedDict):
@@ -54,12 +62,18 @@ class RunIndex(TypedDict):
 
     v: int
     fingerprint: str
+    rows: Literal["edits", "samples"]
+    """What the rows of commits and manifest are."""
     totals: Totals
     regions: Mapping[str, int]
     """Region -> edits."""
     error_kinds: Mapping[str, int]
     """Kind -> rows under errors/, unreadable stretches of shards included."""
     manifest: list[ManifestFile]
+    merged: list[ManifestFile]
+    """What was learned from all images: directions.parquet, if there is any."""
+    left_out: Mapping[str, str]
+    """Label (or "pca") -> why no direction could be made of it."""
     quarantined: Mapping[str, str]
     """Shard -> reason."""
     shards: list[ShardEntry]

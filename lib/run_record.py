@@ -10,7 +10,7 @@ from lib import storage
 from lib.fingerprint import canonical_json, fingerprint
 from lib.provenance import git_commit, package_versions
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 """Raised whenever run.json or the layout of the folder changes its meaning."""
 
 _ABSENT = "<absent>"

@@ -18,6 +18,15 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+_GEOMETRY_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("source_width", pa.int32(), "of the input image after EXIF rotation, pixels"),
+    ("source_height", pa.int32(), "of the input image after EXIF rotation, pixels"),
+    ("crop_left", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_top", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_width", pa.int32(), "the part of the input image that was used, pixels"),
+    ("crop_height", pa.int32(), "the part of the input image that was used, pixels"),
+)
+
 _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("shard", pa.string(), "name of the input shard"),
     ("index", pa.int32(), "position of the sample in its shard, from 0"),
@@ -48,12 +57,7 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     ("psnr", pa.float32(), "of the sample's unedited reconstruction, dB"),
     ("network_evaluations", pa.float32(), "inversion and decoding of the whole sample"),
-    ("source_width", pa.int32(), "of the input image after EXIF rotation, pixels"),
-    ("source_height", pa.int32(), "of the input image after EXIF rotation, pixels"),
-    ("crop_left", pa.int32(), "the part of the input image that was used, pixels"),
-    ("crop_top", pa.int32(), "the part of the input image that was used, pixels"),
-    ("crop_width", pa.int32(), "the part of the input image that was used, pixels"),
-    ("crop_height", pa.int32(), "the part of the input image that was used, pixels"),
+    *_GEOMETRY_COLUMNS,
 )
 
 EDITS = pa.schema([_required(name, kind) for name, kind, _ in _EDIT_COLUMNS], metadata=_METADATA)
@@ -61,6 +65,27 @@ EDITS = pa.schema([_required(name, kind) for name, kind, _ in _EDIT_COLUMNS], me
 
 EDIT_MEANINGS = {name: meaning for name, _, meaning in _EDIT_COLUMNS}
 """Column of EDITS -> what it says, for the dataset card."""
+
+_SAMPLE_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("shard", pa.string(), "name of the input shard"),
+    ("index", pa.int32(), "position of the sample in its shard, from 0"),
+    ("key", pa.string(), "the sample's label in the input shard"),
+    ("directions", pa.int32(), "directions found in this image alone, stored in directions/"),
+    ("network_evaluations", pa.float32(), "inversion of the sample and reading its h"),
+    ("jvp_count", pa.int32(), "forward products spent on the sample"),
+    ("vjp_count", pa.int32(), "reverse products, likewise"),
+    *_GEOMETRY_COLUMNS,
+)
+
+SAMPLES = pa.schema(
+    [_required(name, kind) for name, kind, _ in _SAMPLE_COLUMNS], metadata=_METADATA
+)
+"""One row a sample, sorted by index, of a run that edits nothing: commit/<shard>.parquet and
+manifest/samples-*.parquet.
+"""
+
+SAMPLE_MEANINGS = {name: meaning for name, _, meaning in _SAMPLE_COLUMNS}
+"""Column of SAMPLES -> what it says."""
 
 ERRORS = pa.schema(
     [

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lib import parquet, schemas, storage
-from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
+from lib import parquet, row_kinds, schemas, storage
+from lib.commit_record import CommitDamageError, CommitRecord, NamedFile, read_commit_rows
 from lib.run_folder import RunFolder
 from lib.tar_reader import read_members
 
@@ -28,6 +28,7 @@ class ShardFinding:
     n_ok: int
     n_err: int
     n_edits: int
+    n_directions: int
     files: tuple[str, ...]
     """The files it names, such as `images/<name>`."""
     problems: tuple[str, ...]
@@ -38,27 +39,24 @@ def check_shard(folder: RunFolder, shard: str, fingerprint: str, *, deep: bool) 
     try:
         record, rows = read_commit_rows(folder.commit_url(shard))
     except (CommitDamageError, FileNotFoundError) as error:
-        return ShardFinding(shard, False, 0, 0, 0, (), (f"shard {shard}: {error}",))
+        return ShardFinding(shard, False, 0, 0, 0, 0, (), (f"shard {shard}: {error}",))
     problems = _footer_problems(record, rows, shard, fingerprint)
     problems += _sample_problems(folder, record, rows)
-    named = (
-        ("images", record.image, record.image_bytes, record.image_sha256),
-        ("directions", record.directions, record.directions_bytes, record.directions_sha256),
-        ("errors", record.errors, record.errors_bytes, record.errors_sha256),
-    )
-    for kind, name, size, sha256 in named:
-        if name:
-            found = file_problems(
-                folder.url(kind, name), f"{kind}/{name}", size, sha256 if deep else None
-            )
-            problems += [f"shard {shard}: {problem}" for problem in found]
-            if deep and not found and kind == "images":
-                problems += _image_problems(folder.url(kind, name), record, rows)
-            if deep and not found and kind == "directions":
-                problems += _direction_problems(folder.url(kind, name), record, rows)
-    files = tuple(f"{kind}/{name}" for kind, name, _, _ in named if name)
+    for file in record.files:
+        url = folder.url(file.folder, file.name)
+        found = file_problems(url, file.path, file.size, file.sha256 if deep else None)
+        problems += [f"shard {shard}: {problem}" for problem in found]
+        if deep and not found:
+            problems += _content_problems(url, file, record, rows)
     return ShardFinding(
-        shard, True, record.n_ok, record.n_err, rows.num_rows, files, tuple(problems)
+        shard,
+        True,
+        record.n_ok,
+        record.n_err,
+        record.n_edits,
+        record.n_directions,
+        tuple(file.path for file in record.files),
+        tuple(problems),
     )
 
 
@@ -88,14 +86,16 @@ def _footer_problems(
     others = sorted({record.shard, *rows["shard"].unique().to_pylist()} - {shard})
     if others:
         problems.append(f"shard {shard}: its commit speaks of other shards: {_some(others)}")
-    if rows.num_rows != record.n_edits:
+    if rows.num_rows != record.n_rows:
         problems.append(
-            f"shard {shard}: its commit counts {record.n_edits} edits and has {rows.num_rows} rows"
+            f"shard {shard}: its commit counts {record.n_rows} {record.rows} and has"
+            f" {rows.num_rows} rows"
         )
-    images = set(rows["image"].unique().to_pylist()) - {record.image}
-    if images:
+    images = set(rows["image"].unique().to_pylist()) if record.rows == "edits" else set()
+    if images - {record.image}:
         problems.append(
-            f"shard {shard}: rows name {_some(sorted(images))} instead of {record.image}"
+            f"shard {shard}: rows name {_some(sorted(images - {record.image}))} instead of"
+            f" {record.image}"
         )
     if record.n_ok + record.n_err != record.n_in:
         problems.append(
@@ -107,13 +107,14 @@ def _footer_problems(
 
 def _sample_problems(folder: RunFolder, record: CommitRecord, rows: pa.Table) -> list[str]:
     shard = record.shard
-    pairs = Counter(zip(rows["index"].to_pylist(), rows["edit"].to_pylist(), strict=True))
+    order = row_kinds.BY_NAME[record.rows].order
+    places = Counter(zip(*(rows[column].to_pylist() for column in order), strict=True))
     problems = [
-        f"shard {shard}: edit {edit} of sample {index} stands in the commit {count} times"
-        for (index, edit), count in sorted(pairs.items())
+        f"shard {shard}: {_place(place)} stands in the commit {count} times"
+        for place, count in sorted(places.items())
         if count > 1
     ]
-    ok = {index for index, _ in pairs}
+    ok = {place[0] for place in places}
     failed: list[int] = []
     if record.errors:
         url = folder.url("errors", record.errors)
@@ -150,6 +151,17 @@ def _sample_problems(folder: RunFolder, record: CommitRecord, rows: pa.Table) ->
     return problems
 
 
+def _content_problems(url: str, file: NamedFile, record: CommitRecord, rows: pa.Table) -> list[str]:
+    """What is in a file against the rows; its hash is right already."""
+    if file.folder == "images":
+        return _image_problems(url, record, rows)
+    if file.folder == "directions" and record.rows == "edits":
+        return _direction_problems(url, record, rows)
+    if file.folder == "directions":
+        return _count_problems(url, record, rows)
+    return []
+
+
 def _image_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]:
     contents = read_members(storage.read_bytes(url), max_bytes=record.image_bytes)
     if contents.damage is not None:
@@ -177,6 +189,26 @@ def _direction_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[
             f" {_some(unknown)}"
         ]
     return []
+
+
+def _count_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]:
+    try:
+        found = Counter(parquet.decode(storage.read_bytes(url), url)["index"].to_pylist())
+    except parquet.ParquetError as error:
+        return [f"shard {record.shard}: {error}"]
+    counted = dict(zip(rows["index"].to_pylist(), rows["directions"].to_pylist(), strict=True))
+    wrong = sorted(i for i in counted.keys() | found.keys() if counted.get(i, 0) != found[i])
+    if wrong:
+        return [
+            f"shard {record.shard}: directions/{record.directions} has other numbers of directions"
+            f" than the rows say of samples {_some([str(index) for index in wrong])}"
+        ]
+    return []
+
+
+def _place(place: tuple[int, ...]) -> str:
+    index, *edit = place
+    return f"edit {edit[0]} of sample {index}" if edit else f"sample {index}"
 
 
 def _samples(indices: Sequence[int]) -> str:

@@ -21,6 +21,8 @@ class Summary:
     samples_ok: int
     samples_err: int
     edits: int
+    directions: int
+    """Found in single images."""
     input_bytes: int
     """Of the committed shards."""
     image_bytes: int
@@ -65,6 +67,7 @@ def summary(folder: RunFolder) -> Summary:
         totals["ok"] += record.n_ok
         totals["err"] += record.n_err
         totals["edits"] += record.n_edits
+        totals["directions"] += record.n_directions
         totals["input_bytes"] += record.input_size
         totals["image_bytes"] += record.image_bytes
         totals["direction_bytes"] += record.directions_bytes
@@ -74,6 +77,7 @@ def summary(folder: RunFolder) -> Summary:
         samples_ok=totals["ok"],
         samples_err=totals["err"],
         edits=totals["edits"],
+        directions=totals["directions"],
         input_bytes=totals["input_bytes"],
         image_bytes=totals["image_bytes"],
         direction_bytes=totals["direction_bytes"],

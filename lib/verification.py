@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lib import storage
-from lib.run_folder import RunFolder
+from lib.run_folder import FILE_SUFFIXES, RunFolder
 from lib.run_index import RunIndex, read_index
 from lib.shard_check import ShardFinding, check_shard, file_problems
 
@@ -29,6 +29,8 @@ class Verification:
     samples_ok: int
     samples_err: int
     edits: int
+    directions: int
+    """Found in single images."""
     problems: tuple[str, ...]
     """Sentences; empty when the run is whole."""
     notes: tuple[str, ...]
@@ -67,6 +69,8 @@ def verify(
             folder, index, findings, committed, whole=shards is None, deep=deep
         )
     notes = _unknown_files(folder, findings) if shards is None else []
+    if index is not None:
+        notes += [f"no direction {label}: {why}" for label, why in index["left_out"].items()]
     if index is None:
         notes.append("the run is not finalized: there is no index.json")
     return Verification(
@@ -76,6 +80,7 @@ def verify(
         samples_ok=sum(finding.n_ok for finding in findings),
         samples_err=sum(finding.n_err for finding in findings),
         edits=sum(finding.n_edits for finding in findings),
+        directions=sum(finding.n_directions for finding in findings),
         problems=tuple(problems),
         notes=tuple(notes),
     )
@@ -131,10 +136,12 @@ def _index_problems(
         for f in findings
         if f.readable and f.shard in indexed and indexed[f.shard] != f.n_edits
     ]
-    for entry in index["manifest"]:
+    made = [("manifest", entry) for entry in index["manifest"]]
+    made += [("merged", entry) for entry in index["merged"]]
+    for kind, entry in made:
         problems += file_problems(
-            folder.url("manifest", entry["name"]),
-            f"manifest/{entry['name']}",
+            folder.url(kind, entry["name"]),
+            f"{kind}/{entry['name']}",
             entry["bytes"],
             entry["sha256"] if deep else None,
         )
@@ -145,7 +152,7 @@ def _unknown_files(folder: RunFolder, findings: Iterable[ShardFinding]) -> list[
     """Files that no commit names, counted; gc sweeps those of committed shards."""
     named = {name for finding in findings for name in finding.files}
     notes = []
-    for kind in ("images", "directions", "errors"):
+    for kind in FILE_SUFFIXES:
         unknown = [n for n in storage.list_names(folder.url(kind)) if f"{kind}/{n}" not in named]
         if unknown:
             notes.append(

@@ -201,7 +201,11 @@ class SupervisedDiscovery(Section):
     fit: Literal["mean", "logistic"] = "mean"
     """mean: difference of the two means; logistic: normal of a logistic regression."""
     balance: Name | None = None
-    """A label whose high and low halves must contribute equally to every other label."""
+    """A label whose images above and below `balance_threshold` contribute equally to every other
+    label.
+    """
+    balance_threshold: float = 0.5
+    """The score that divides the images by the label `balance`."""
 
     @field_validator("timesteps")
     @classmethod

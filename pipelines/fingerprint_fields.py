@@ -12,8 +12,15 @@ from typing import Any
 from lib import schemas, storage
 from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.library_files import library_files
+from lib.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.config import RunConfig
-from pipelines.discovery_config import LibraryDiscovery
+from pipelines.discovery_config import (
+    DatasetDiscovery,
+    LibraryDiscovery,
+    PullbackDiscovery,
+    SupervisedDiscovery,
+    TextDiscovery,
+)
 
 
 def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
@@ -35,10 +42,39 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     )
     fields["schema_version"] = schemas.SCHEMA_VERSION
     fields["model"]["weights_sha256"] = weights_sha256(open_checkpoint(config.model.checkpoint))
-    if isinstance(config.discover, LibraryDiscovery):
-        del fields["discover"]["path"]
-        fields["discover"]["library_sha256"] = _library_sha256(config.discover.path)
+    if config.pipeline == "direction_library":
+        _leave_out_edits(fields, config)
+    _name_by_content(fields["discover"], config)
     return fields
+
+
+def _leave_out_edits(fields: dict[str, Any], config: RunConfig) -> None:
+    """A library does not depend on how edits would be made, except on the window where that says
+    which timesteps are studied.
+    """
+    fields["output"] = {"vector_dtype": config.output.vector_dtype}
+    del fields["edit"]
+    if isinstance(config.discover, DatasetDiscovery):
+        del fields["segment"]
+        if not config.discover.timesteps:
+            fields["edit"] = {"window": list(config.edit.window)}
+
+
+def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
+    """Put hashes in the place of paths."""
+    discover = config.discover
+    if isinstance(discover, LibraryDiscovery):
+        del fields["path"]
+        fields["library_sha256"] = _library_sha256(discover.path)
+    if isinstance(discover, PullbackDiscovery) and discover.transport is not None:
+        del fields["transport"]
+        fields["transport_sha256"] = _library_sha256(discover.transport)
+    if isinstance(discover, TextDiscovery):
+        del fields["model"]
+        fields["model_sha256"] = text_image_sha256(discover.model)
+    if isinstance(discover, SupervisedDiscovery) and discover.classifier is not None:
+        del fields["classifier"]
+        fields["classifier_sha256"] = classifier_sha256(discover.classifier)
 
 
 def _library_sha256(path: str) -> str:

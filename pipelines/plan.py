@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 from lib import storage
 from lib.checkpoint import Checkpoint, open_checkpoint
-from lib.grid import edited_nodes, grid_timesteps, nearest_node
-from lib.library_files import library_files
-from lib.problems import ConfigProblem
+from lib.grid import edited_nodes, grid_timesteps
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
-from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
+from pipelines.discovery_work import DiscoveryWork, discovery_work, h_entries
 from pipelines.inputs import ShardInput
 from pipelines.number_texts import size
 
@@ -33,33 +31,45 @@ class Plan:
     images: int
     """Estimated from the first readable shard and the sizes of a few."""
     edits: int
-    """An image; for a library, at most."""
+    """An image; for a library, at most; 0 where nothing is edited."""
+    directions: int
+    """Found in an image; 0 where they are read, or learned from all images."""
     inversion: int
     """Network evaluations."""
+    reading: int
+    """Network evaluations that read h where nothing is edited."""
     decoding: int
     """Network evaluations, a decoder-only pass counted as one."""
     jacobian_products: int
     """Forward and reverse products of the decoder half together, estimated; 0 for a library."""
-    edit_timesteps: tuple[int, int]
+    timesteps: tuple[int, int]
+    """The highest and the lowest that is edited, or studied where nothing is edited."""
     output_bytes: int
     """Estimated, of the whole run."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image, without the Jacobian's products."""
-        return self.inversion + self.decoding
+        return self.inversion + self.reading + self.decoding
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value, ready to print."""
-        high, low = self.edit_timesteps
-        return [
+        high, low = self.timesteps
+        what = "edited" if self.edits else "studied"
+        parts = [("inversion", self.inversion), ("reading h", self.reading)]
+        parts.append(("decoding", self.decoding))
+        shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
+        rows = [
             ("images (estimate)", f"{self.images:,}"),
-            ("edited timesteps", f"{high} down to {low}; inversion stops at {high}"),
-            ("edits an image", f"{self.edits:,}"),
-            (
-                "network evaluations an image",
-                f"{self.evaluations:,} ({self.inversion:,} inversion, {self.decoding:,} decoding)",
-            ),
+            (f"{what} timesteps", f"{high} down to {low}; inversion stops at {high}"),
+        ]
+        if self.edits:
+            rows.append(("edits an image", f"{self.edits:,}"))
+        if self.directions:
+            rows.append(("directions an image, at most", f"{self.directions:,}"))
+        return [
+            *rows,
+            ("network evaluations an image", f"{self.evaluations:,} ({shares})"),
             ("Jacobian products an image (estimate)", f"{self.jacobian_products:,}"),
             ("output (estimate)", size(self.output_bytes)),
         ]
@@ -69,40 +79,59 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     """Check the config against the checkpoint and count.
 
     Raises:
-        ModelProblem: the checkpoint cannot be used.
+        ModelProblem: the checkpoint, or a classifier or text model, cannot be used.
         ConfigProblem: the grid, the window or the library do not fit.
     """
     checkpoint = open_checkpoint(config.model.checkpoint)
     timesteps = grid_timesteps(
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
+    work = discovery_work(config, timesteps)
+    images = _images(config, inputs)
+    if config.pipeline == "direction_library":
+        return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
     nodes = edited_nodes(timesteps, config.edit.window)
-    top = nodes[0]
-    if isinstance(config.discover, LibraryDiscovery):
-        library_files(config.discover.path)
-        directions = len(config.discover.ids) or config.discover.max_directions
-        products = 0
-    elif not isinstance(config.discover, JacobianDiscovery):
-        raise ConfigProblem(f"discover.method: {config.discover.method} cannot be planned yet")
-    else:
-        regions = len(config.segment.regions)
-        directions = regions * config.discover.directions
-        # Joint Krylov basis: some five products of either kind a direction and region.
-        products = 10 * regions * (config.discover.directions + 1)
-        top = max(top, *(nearest_node(timesteps, t) for t in config.discover.timesteps))
-    edits = directions * len(config.edit.strengths)
+    edits = work.applied * len(config.edit.strengths)
     both = len(nodes) if config.edit.injection == "asymmetric" else 0
     shared = 1 if both else 0
-    images = _images(config, inputs)
     return Plan(
         shards=len(inputs),
         images=images,
         edits=edits,
-        inversion=top * (1 + config.invert.refinements),
+        directions=work.found,
+        inversion=max(nodes[0], *work.nodes, 0) * (1 + config.invert.refinements),
+        reading=0,
         decoding=shared + (nodes[0] + both - shared) * (edits + 1),
-        jacobian_products=products,
-        edit_timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
+        jacobian_products=work.products,
+        timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
+    )
+
+
+def _plan_library(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    timesteps: tuple[int, ...],
+    work: DiscoveryWork,
+    shards: int,
+    images: int,
+) -> Plan:
+    step_bytes = h_entries(checkpoint) * len(work.nodes)
+    rows = images * work.found
+    if work.kept_rows:  # of every shard, and no more than it has images
+        rows = shards * min(work.kept_rows, -(-images // max(1, shards)) * work.row_copies)
+    value_bytes = work.row_bytes or {"float16": 2, "float32": 4}[config.output.vector_dtype]
+    return Plan(
+        shards=shards,
+        images=images,
+        edits=0,
+        directions=work.found,
+        inversion=max(work.nodes) * (1 + config.invert.refinements),
+        reading=len(work.nodes),
+        decoding=0,
+        jacobian_products=work.products,
+        timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
+        output_bytes=rows * step_bytes * value_bytes,
     )
 
 

@@ -10,8 +10,8 @@ from lib.kernels import settle
 from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
-from pipelines.edit_dataset import EditDataset
-from pipelines.stages import build_stages
+from pipelines.flows import build_flow
+from pipelines.shard_pipeline import ShardPipeline
 
 _CODEC_THREADS = 3
 _log = logging.getLogger(__name__)
@@ -30,27 +30,28 @@ class ShardWorker:
         self._steps = itertools.count(1)
         self._done = 0
         self._pool = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
-        self._pipeline = EditDataset(
+        self._pipeline = ShardPipeline(
             config,
             fingerprint,
             folder,
-            build_stages(config, folder),
+            build_flow(config, folder, pool=self._pool),
             pool=self._pool,
             progress=self._advance,
         )
 
     def run(self, task: ShardTask) -> ShardReport:
-        """Process one shard; see `EditDataset.run_shard` for what it raises."""
+        """Process one shard; see `ShardPipeline.run_shard` for what it raises."""
         report = self._pipeline.run_shard(task)
         _log.info(
-            "%s: %s, %d in, %d ok, %d errors, %d edits, read %.2f s, model %.2f s (waited %.2f s),"
-            " write %.2f s",
+            "%s: %s, %d in, %d ok, %d errors, %d edits, %d directions, read %.2f s, model %.2f s"
+            " (waited %.2f s), write %.2f s",
             report.shard,
             report.outcome,
             report.n_in,
             report.n_ok,
             report.n_err,
             report.n_edits,
+            report.n_directions,
             report.read_s,
             report.model_s,
             report.wait_s,

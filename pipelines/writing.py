@@ -22,6 +22,7 @@ from lib.images import encode
 from lib.records import Edit, Edited
 from lib.tar_writer import write_tar
 from pipelines.config import Output
+from pipelines.sample_rows import geometry_columns, place_columns
 
 _EXTENSION = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 Encoded = tuple[list[tuple[str, bytes]], list[dict[str, Any]]]
@@ -100,11 +101,9 @@ class ShardWriter:
         return encode(pixels_HWC, self._options.format, self._options.quality)
 
     def _row(self, edited: Edited, edit: Edit, position: int, sha256: str) -> dict[str, Any]:
-        sample, geometry = edited.sample, edited.sample.geometry
+        sample = edited.sample
         return {
-            "shard": sample.shard,
-            "index": sample.index,
-            "key": sample.key,
+            **place_columns(sample),
             "edit": position,
             "image": "",
             "sha256": sha256,
@@ -122,12 +121,7 @@ class ShardWriter:
             "roir": _roir(edit),
             "psnr": edited.psnr,
             "network_evaluations": self._inversion + edited.network_evaluations,
-            "source_width": geometry.width,
-            "source_height": geometry.height,
-            "crop_left": geometry.crop_left,
-            "crop_top": geometry.crop_top,
-            "crop_width": geometry.crop_width,
-            "crop_height": geometry.crop_height,
+            **geometry_columns(sample),
         }
 
 

@@ -67,7 +67,7 @@ class ToyWorker:
             input_size=1,
             input_sha256="0" * 64,
             images=b"",
-            edits=schemas.EDITS.empty_table(),
+            rows=schemas.EDITS.empty_table(),
             directions=None,
             failures=failures,
         )

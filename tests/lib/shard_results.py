@@ -94,7 +94,7 @@ def shard_result(
         input_size=1234,
         input_sha256="0" * 64,
         images=write_tar(sorted(images.items())) if images else b"",
-        edits=edit_rows(shard, ok, images),
+        rows=edit_rows(shard, ok, images),
         directions=direction_rows(shard, ok) if own and ok else None,
         failures=tuple(
             Failure(shard, index, f"face-{index}", "decode", "truncated", "it ends early")

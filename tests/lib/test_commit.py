@@ -76,7 +76,7 @@ def test_the_bytes_do_not_depend_on_how_a_table_is_cut_into_chunks(results: Modu
     whole = results.shard_result()
     cut = replace(
         whole,
-        edits=pa.concat_tables(whole.edits.slice(i, 1) for i in range(whole.edits.num_rows)),
+        rows=pa.concat_tables(whole.rows.slice(i, 1) for i in range(whole.rows.num_rows)),
         directions=pa.concat_tables([whole.directions.slice(0, 1), whole.directions.slice(1)]),
     )
     assert seal(folder, cut, "ab") == seal(folder, whole, "ab")
@@ -170,14 +170,14 @@ def test_a_part_left_by_a_store_without_atomic_writes_is_written_again(
 ) -> None:
     result = results.shard_result()
     sealed = seal(folder, result, fingerprint)
-    storage.create(folder.url("images", sealed.record.image), sealed.images[:100])
+    storage.create(folder.url("images", sealed.record.image), sealed.contents["images"][:100])
     assert commit(folder, result, fingerprint) == "committed"
-    assert _read(folder, f"images/{sealed.record.image}") == sealed.images
+    assert _read(folder, f"images/{sealed.record.image}") == sealed.contents["images"]
 
 
 def _spoiled(results: ModuleType) -> Iterator[tuple[str, object]]:
     whole = results.shard_result()
-    rows = whole.edits.to_pylist()
+    rows = whole.rows.to_pylist()
 
     def edits(changed: list[dict[str, object]]) -> pa.Table:
         return pa.Table.from_pylist(changed, schema=schemas.EDITS)
@@ -185,17 +185,17 @@ def _spoiled(results: ModuleType) -> Iterator[tuple[str, object]]:
     failure = whole.failures[0]
     yield "expected each of 6 samples", replace(whole, n_in=6)
     yield r"expected each of 4 samples .* unexpected \[4\]", replace(whole, n_in=4)
-    yield r"missing \[2\]", replace(whole, edits=edits([r for r in rows if r["index"] != 2]))
+    yield r"missing \[2\]", replace(whole, rows=edits([r for r in rows if r["index"] != 2]))
     yield (
-        r"samples \[0\] are in the edits and in",
+        r"samples \[0\] are in the rows and in",
         replace(whole, failures=(*whole.failures, replace(failure, index=0))),
     )
     yield r"samples \[3\] are more than once", replace(whole, failures=(failure, failure))
-    yield "sorted by", replace(whole, edits=edits([*rows[:1], *rows]))
-    yield "sorted by", replace(whole, edits=edits(rows[::-1]))
-    yield "other shards", replace(whole, edits=edits([*rows[:-1], rows[-1] | {"shard": "00001"}]))
+    yield "sorted by", replace(whole, rows=edits([*rows[:1], *rows]))
+    yield "sorted by", replace(whole, rows=edits(rows[::-1]))
+    yield "other shards", replace(whole, rows=edits([*rows[:-1], rows[-1] | {"shard": "00001"}]))
     yield "other shards", replace(whole, failures=(replace(failure, shard="00001"),))
-    yield "expected edits with the schema", replace(whole, edits=whole.edits.drop_columns(["psnr"]))
+    yield "expected rows with the schema of edits or samples", replace(whole, rows=whole.rows.drop_columns(["psnr"]))
     yield "expected images exactly when", replace(whole, images=b"")
     yield "directions that are not stored", replace(whole, directions=whole.directions.slice(1))
     yield (

@@ -155,9 +155,11 @@ def test_the_index_holds_the_totals_and_the_hashes_of_every_shard(run: RunFolder
         "samples": 8,
         "errors": 4,
         "edits": 16,
+        "directions": 8,
         "image_bytes": 2 * record.image_bytes,
         "directions_bytes": record.directions_bytes
         + read_commit(run.commit_url("00001")).directions_bytes,
+        "statistics_bytes": 0,
     }
     assert index["regions"] == {"eyes": 8, "mouth": 8}
     assert index["error_kinds"] == {"truncated": 4}
@@ -220,10 +222,10 @@ def test_a_region_name_cannot_break_the_card(
     folder: RunFolder, fingerprint: str, results: ModuleType
 ) -> None:
     result = results.shard_result()
-    column = result.edits.schema.get_field_index("region")
-    evil = pa.array(["a|b`\n# Title {{ 7 * 7 }}"] * result.edits.num_rows)
-    edits = result.edits.set_column(column, schemas.EDITS.field("region"), evil)
-    commit(folder, replace(result, edits=edits), fingerprint)
+    column = result.rows.schema.get_field_index("region")
+    evil = pa.array(["a|b`\n# Title {{ 7 * 7 }}"] * result.rows.num_rows)
+    edits = result.rows.set_column(column, schemas.EDITS.field("region"), evil)
+    commit(folder, replace(result, rows=edits), fingerprint)
     finalize(folder)
     card = storage.read_bytes(folder.card_url).decode()
     assert "| edits of region `a\\|b' # Title {{ 7 * 7 }}` | 8 |\n" in card

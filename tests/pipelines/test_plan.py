@@ -50,7 +50,7 @@ def test_edits_and_evaluations_are_those_of_the_run(
     assert planned.images == report.n_in == 2
     assert planned.edits * 2 == report.n_edits == len(rows)
     assert {row["network_evaluations"] for row in rows} == {planned.evaluations}
-    assert {(row["t_high"], row["t_low"]) for row in rows} == {planned.edit_timesteps}
+    assert {(row["t_high"], row["t_low"]) for row in rows} == {planned.timesteps}
     # Tars are padded to 10 kB and pictures here are tiny, so only the order of magnitude holds.
     (tar,) = (tmp_path / "run" / "images").iterdir()
     assert planned.output_bytes / 4 < tar.stat().st_size < planned.output_bytes * 4 + 10240

@@ -125,7 +125,7 @@ class Run:
             input_size=len(data),
             input_sha256=hashlib.sha256(data).hexdigest(),
             images=tar(members) if members else b"",
-            edits=pa.Table.from_pylist(rows, schema=schemas.EDITS),
+            rows=pa.Table.from_pylist(rows, schema=schemas.EDITS),
             directions=self.directions(shard, number, samples, failed) if self.own else None,
             failures=failures,
         )
@@ -158,6 +158,7 @@ class Run:
                 "index": index, "key": "k", "rank": 0, "singular_value": 3.0 + index, "gap": 0.5,
                 "residual": 0.01, "angle": 0.02, "converged": index != 0, "jvp_count": 40,
                 "vjp_count": 38, "sign_rule": "mean", "h_norm": 12.5, "parents": [], "label": None,
+                "support": 1,
             }
             for index in range(samples)
             if index not in failed

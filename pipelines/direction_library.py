@@ -1,0 +1,85 @@
+"""The pipelines that edit nothing: directions of every image, or sums of h over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from lib import schemas
+from lib.direction import Direction
+from lib.direction_table import to_table
+from lib.records import Failure, Sample
+from lib.study import ShardSums
+from pipelines.config import RunConfig
+from pipelines.library_stages import FindingStages, LearningStages
+from pipelines.sample_rows import sample_row
+from pipelines.shard_pipeline import Counted, Products
+
+
+class FindDirections:
+    """invert, segment, discover: the directions of every image by itself."""
+
+    def __init__(self, config: RunConfig, stages: FindingStages) -> None:
+        self._vector_dtype = config.output.vector_dtype
+        self._stages = stages
+        self.image_size = stages.image_size
+
+    def __call__(
+        self,
+        shard: str,
+        samples: Iterable[Sample],
+        reject: Callable[[Failure], None],
+        counted: Counted,
+    ) -> Callable[[], Products]:
+        """See `pipelines.shard_pipeline.Flow`."""
+        stages = self._stages
+        inverted = counted(stages.invert(samples, reject))
+        segmented = stages.segment(inverted, reject)
+        rows: list[dict[str, Any]] = []
+        directions: list[Direction] = []
+        for discovered in counted(stages.discover(segmented, reject)):
+            sample = discovered.segmented.inverted.sample
+            rows.append(sample_row(sample, discovered.directions, stages.evaluations))
+            directions.extend(discovered.directions)
+
+        def finish() -> Products:
+            table = to_table(directions, self._vector_dtype) if directions else None
+            return Products(_table(rows), directions=table)
+
+        return finish
+
+
+class LearnDirections:
+    """invert, observe, label: what finalize needs to learn directions from all images."""
+
+    def __init__(self, stages: LearningStages) -> None:
+        self._stages = stages
+        self.image_size = stages.image_size
+
+    def __call__(
+        self,
+        shard: str,
+        samples: Iterable[Sample],
+        reject: Callable[[Failure], None],
+        counted: Counted,
+    ) -> Callable[[], Products]:
+        """See `pipelines.shard_pipeline.Flow`."""
+        stages = self._stages
+        inverted = counted(stages.invert(samples, reject))
+        observed = counted(stages.observe(inverted, reject))
+        rows: list[dict[str, Any]] = []
+        sums = ShardSums(stages.study, shard)
+        for labelled in stages.label(observed, reject):
+            rows.append(sample_row(labelled.sample, (), stages.evaluations))
+            sums.add(labelled.sample.index, labelled.observed.h_SCYX, labelled.scores)
+
+        def finish() -> Products:
+            return Products(_table(rows), statistics=sums.finish())
+
+        return finish
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=schemas.SAMPLES)

@@ -1,0 +1,94 @@
+"""What each method of discovery costs, from the config and the checkpoint's files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.checkpoint import Checkpoint
+from lib.grid import edited_nodes, nearest_node
+from lib.library_files import library_files
+from lib.transformers_folder import classifier_sha256, open_text_image
+from pipelines.config import RunConfig
+from pipelines.discovery_config import (
+    AjiveDiscovery,
+    JacobianDiscovery,
+    JiveDiscovery,
+    LibraryDiscovery,
+    LocalisedDiscovery,
+    NullSpaceDiscovery,
+    PcaDiscovery,
+    PullbackDiscovery,
+    SupervisedDiscovery,
+    TextDiscovery,
+)
+
+_PRODUCTS = 10
+"""A joint Krylov basis takes some five products of either kind a direction and region."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryWork:
+    """Of one image, except where a shard is named."""
+
+    nodes: tuple[int, ...]
+    """Of the grid, at which x_t is asked for."""
+    found: int = 0
+    """Directions found in the image."""
+    applied: int = 0
+    """Directions that an edit run applies to it, at most."""
+    products: int = 0
+    """Of the Jacobian, forward and reverse together, estimated."""
+    kept_rows: int = 0
+    """Rows of h that a shard's statistics hold at most."""
+    row_copies: int = 1
+    """How often an image may be among them."""
+    row_bytes: int = 0
+    """Bytes a number in them."""
+
+
+def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWork:
+    """Count the work of `config.discover` on a grid of `timesteps`.
+
+    Raises:
+        ConfigProblem: a library is not there, or the window holds no timestep.
+        ModelProblem: a classifier or text model is not there.
+    """
+    discover, regions = config.discover, len(config.segment.regions)
+    if isinstance(discover, LibraryDiscovery):
+        library_files(discover.path)
+        return DiscoveryWork((), applied=len(discover.ids) or discover.max_directions)
+    if discover.timesteps:
+        nodes = tuple(nearest_node(timesteps, t) for t in discover.timesteps)
+    else:
+        nodes = tuple(edited_nodes(timesteps, config.edit.window))
+    match discover:
+        case PcaDiscovery():
+            return DiscoveryWork(nodes, kept_rows=discover.sketch_rank, row_bytes=8)
+        case SupervisedDiscovery():
+            if discover.classifier is not None:
+                classifier_sha256(discover.classifier)
+            sides = 2 * len(discover.labels) * (1 if discover.balance is None else 2)
+            return DiscoveryWork(
+                nodes, kept_rows=sides * discover.examples, row_copies=sides, row_bytes=4
+            )
+        case TextDiscovery():
+            open_text_image(discover.model)
+            return DiscoveryWork(nodes, regions, regions, regions * len(nodes))
+        case PullbackDiscovery():
+            found, rank = discover.directions, discover.directions
+            regions = 1
+        case JiveDiscovery() | AjiveDiscovery():
+            found, rank = regions * discover.directions, discover.factor_rank
+        case NullSpaceDiscovery():
+            found, rank = regions * discover.directions, discover.directions + discover.null_rank
+        case JacobianDiscovery() | LocalisedDiscovery():
+            found, rank = regions * discover.directions, discover.directions
+    products = _PRODUCTS * regions * (rank + 1) * len(nodes)
+    return DiscoveryWork(nodes, found, found, products)
+
+
+def h_entries(checkpoint: Checkpoint) -> int:
+    """Numbers in one step of h: the channels of the last level, at its size."""
+    channels = checkpoint.unet_config.get("block_out_channels", [64])
+    side = max(1, checkpoint.image_size >> (len(channels) - 1))
+    return int(channels[-1]) * side * side

@@ -1,0 +1,28 @@
+"""Which flow a config means."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+from lib.run_folder import RunFolder
+from pipelines.config import RunConfig
+from pipelines.direction_library import FindDirections, LearnDirections
+from pipelines.discovery_config import DatasetDiscovery
+from pipelines.edit_dataset import EditDataset
+from pipelines.library_stages import build_finding_stages, build_learning_stages
+from pipelines.shard_pipeline import Flow
+from pipelines.stages import build_stages
+
+
+def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:
+    """Load the models of the config's pipeline and chain its stages.
+
+    Raises:
+        ModelProblem: the checkpoint or the classifier cannot be used.
+        ConfigProblem: the config asks for what this model or library cannot do.
+    """
+    if isinstance(config.discover, DatasetDiscovery):
+        return LearnDirections(build_learning_stages(config, config.discover, folder))
+    if config.pipeline == "direction_library":
+        return FindDirections(config, build_finding_stages(config, folder))
+    return EditDataset(config, build_stages(config, folder), pool=pool)

@@ -1,0 +1,153 @@
+"""From a config to the loaded stages of a run that edits nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.grid import Grid, edited_nodes
+from lib.image_classifier import Classifier, class_index, load_classifier
+from lib.problems import ConfigProblem
+from lib.run_folder import RunFolder
+from lib.statistics_files import Study
+from pipelines.config import RunConfig
+from pipelines.discovery_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
+from pipelines.stages import (
+    Discoverer,
+    Engine,
+    build_discoverer,
+    build_inverter,
+    build_segmenter,
+    load_engine,
+)
+from tasks.invert import Inverter
+from tasks.label import ClassSource, FieldSource, Labeller
+from tasks.observe import Observer
+from tasks.segment import Segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class FindingStages:
+    """invert -> segment -> discover."""
+
+    image_size: int
+    invert: Inverter
+    segment: Segmenter
+    discover: Discoverer
+    evaluations: int
+    """Network evaluations an image, without products of the Jacobian."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningStages:
+    """invert -> observe -> label."""
+
+    image_size: int
+    invert: Inverter
+    observe: Observer
+    label: Labeller
+    study: Study
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations an image."""
+        return self.invert.evaluations + self.observe.evaluations
+
+
+def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
+    """Load the model and make the stages that find directions in every image.
+
+    Raises:
+        ModelProblem: the checkpoint cannot be used.
+        ConfigProblem: the config asks for what this model cannot do.
+    """
+    engine = load_engine(config, folder)
+    discover, nodes = build_discoverer(config, engine)
+    inverter = build_inverter(config, engine, last=max(nodes), keep=nodes)
+    return FindingStages(
+        image_size=engine.denoiser.image_size,
+        invert=inverter,
+        segment=build_segmenter(config, engine),
+        discover=discover,
+        evaluations=inverter.evaluations + len(nodes),
+    )
+
+
+def build_learning_stages(
+    config: RunConfig, discover: DatasetDiscovery, folder: RunFolder
+) -> LearningStages:
+    """Load the model, and a classifier if labels need one, and make the stages that learn from all
+    images; raises as `build_finding_stages`.
+    """
+    engine = load_engine(config, folder)
+    nodes = study_nodes(engine.grid, discover.timesteps, config.edit.window)
+    timesteps = tuple(engine.grid.timestep(node) for node in nodes)
+    return LearningStages(
+        image_size=engine.denoiser.image_size,
+        invert=build_inverter(config, engine, last=max(nodes), keep=frozenset(nodes)),
+        observe=Observer(engine.denoiser, timesteps=timesteps, batch_size=config.invert.batch_size),
+        label=_labeller(config, discover, engine),
+        study=Study(
+            method=discover.method,
+            parameters=discover.model_dump(
+                mode="json", exclude={"method", "timesteps", "classifier"}
+            ),
+            timesteps=timesteps,
+            h_norms=tuple(engine.h_norms[t] for t in timesteps),
+            h_shape=engine.denoiser.h_shape,
+            h_layer=config.model.h_layer,
+            model=engine.model,
+            vector_dtype=config.output.vector_dtype,
+        ),
+    )
+
+
+def study_nodes(grid: Grid, wanted: tuple[int, ...], window: tuple[int, int]) -> tuple[int, ...]:
+    """The nodes whose h is studied: nearest to `wanted`, in its order, or all in the window.
+
+    Raises:
+        ConfigProblem: two wanted timesteps have the same node, or the window holds none.
+    """
+    if not wanted:
+        return tuple(edited_nodes(grid.timesteps, window))
+    nodes = tuple(grid.nearest_node(t) for t in wanted)
+    if len(set(nodes)) < len(nodes):
+        raise ConfigProblem(
+            f"discover.timesteps: expected timesteps with different nearest neighbours in the grid,"
+            f" got {list(wanted)}, which are {[grid.timestep(node) for node in nodes]} there"
+        )
+    return nodes
+
+
+def _labeller(config: RunConfig, discover: DatasetDiscovery, engine: Engine) -> Labeller:
+    labels: dict[str, FieldSource | ClassSource] = {}
+    classifier: Classifier | None = None
+    if isinstance(discover, SupervisedDiscovery):
+        if discover.classifier is not None:
+            classifier = _classifier(discover.classifier, engine)
+        for name, label in discover.labels.items():
+            if isinstance(label, FieldLabel):
+                labels[name] = FieldSource(label.field)
+            elif classifier is not None:
+                labels[name] = ClassSource(_column(classifier, label.output, name))
+    return Labeller(labels, classifier=classifier, batch_size=config.invert.batch_size)
+
+
+def _classifier(path: str, engine: Engine) -> Classifier:
+    size = engine.denoiser.image_size
+    if path == "embedded" and size != 64:
+        raise ConfigProblem(
+            f"discover.classifier: the embedded regressor reads images of 64 pixels, and this"
+            f" model makes images of {size}; expected a transformers folder"
+        )
+    return load_classifier(path, engine.denoiser.device)
+
+
+def _column(classifier: Classifier, output: int | str, label: str) -> int:
+    if isinstance(output, str):
+        return class_index(classifier, output)
+    if not 0 <= output < len(classifier.names):
+        raise ConfigProblem(
+            f"discover.labels.{label}.class: expected an index below {len(classifier.names)}, the"
+            f" number of the classifier's outputs, got {output}"
+        )
+    return output

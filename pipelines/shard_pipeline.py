@@ -1,0 +1,164 @@
+"""What all pipelines share of one shard: read it, let the stages work, commit what they made."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from lib import storage
+from lib.commit import ShardResult, commit
+from lib.receipts import ShardReport, ShardTask
+from lib.records import Failure, Sample
+from lib.run_folder import RunFolder
+from lib.samples import read_shard
+from pipelines.config import MaskFile, RunConfig
+from pipelines.reading import SampleReader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What a flow made of one shard; see `lib.shard_result.ShardResult`."""
+
+    rows: pa.Table
+    images: bytes = b""
+    directions: pa.Table | None = None
+    statistics: bytes = b""
+
+
+class Counted(Protocol):
+    """Passes items through and counts each as a sign of life."""
+
+    def __call__(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items."""
+        ...
+
+
+class Flow(Protocol):
+    """The stages of a pipeline, chained."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that the model takes."""
+        ...
+
+    def __call__(
+        self,
+        shard: str,
+        samples: Iterable[Sample],
+        reject: Callable[[Failure], None],
+        counted: Counted,
+    ) -> Callable[[], Products]:
+        """Bring all samples through the stages; what is returned does the rest without the
+        model.
+        """
+        ...
+
+
+class ShardPipeline:
+    """Turns input shards into committed results.
+
+    Two calls of `run_shard` may overlap: reading, decoding, encoding and writing run freely, the
+    model is held by one shard at a time (`turn`), so that it never waits for another shard's input
+    or output.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        fingerprint: str,
+        folder: RunFolder,
+        flow: Flow,
+        *,
+        pool: Executor,
+        progress: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._fingerprint = fingerprint
+        self._folder = folder
+        self._flow = flow
+        self._pool = pool
+        self._progress = progress
+        """Called after every stage of every image, from the shard's thread."""
+        self._turn = threading.Lock()
+        self._claimed = frozenset(
+            r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
+        )
+
+    def run_shard(self, task: ShardTask) -> ShardReport:
+        """Bring one shard to a committed state.
+
+        Raises:
+            FileNotFoundError: the shard is not there.
+            lib.storage.ObjectTooLargeError: it is larger than `input.max_shard_bytes`.
+            lib.samples.ShardDamage: it is no whole tar.
+            OSError: the output could not be written; nothing of this shard exists then.
+        """
+        started = time.perf_counter()
+        limit = self._config.input.max_shard_bytes
+        data = storage.read_bytes(task.url, max_bytes=limit)
+        contents = read_shard(data, task.shard, max_bytes=limit, salvage=self._config.input.salvage)
+        failures = list(contents.failures)
+        reader = self._reader()
+        read_s = time.perf_counter() - started
+        with self._turn:
+            held = time.perf_counter()
+            samples = reader(contents.samples, failures.append)
+            finish = self._flow(task.shard, samples, failures.append, self._counted)
+            model_s = time.perf_counter() - held
+        closing = time.perf_counter()
+        made = finish()
+        result = ShardResult(
+            shard=task.shard,
+            n_in=contents.n_in,
+            input_size=len(data),
+            input_sha256=hashlib.sha256(data).hexdigest(),
+            rows=made.rows,
+            images=made.images,
+            directions=made.directions,
+            statistics=made.statistics,
+            failures=tuple(failures),
+        )
+        outcome = commit(self._folder, result, self._fingerprint)
+        n_err = sum(f.index is not None for f in failures)
+        return ShardReport(
+            shard=task.shard,
+            attempt=task.attempt,
+            outcome=outcome,
+            n_in=contents.n_in,
+            n_ok=contents.n_in - n_err,
+            n_err=n_err,
+            n_edits=made.rows.num_rows if made.images else 0,
+            n_directions=0 if made.directions is None else made.directions.num_rows,
+            bytes_in=len(data),
+            bytes_out=len(made.images),
+            read_s=read_s,
+            model_s=model_s,
+            wait_s=reader.waited_s,
+            write_s=time.perf_counter() - closing,
+            host=socket.gethostname(),
+        )
+
+    def _reader(self) -> SampleReader:
+        return SampleReader(
+            self._config.input,
+            image_size=self._flow.image_size,
+            claimed=self._claimed,
+            fingerprint=self._fingerprint,
+            pool=self._pool,
+            ahead=3 * self._config.invert.batch_size,
+        )
+
+    def _counted(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            self._progress()
+            yield item
