@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from lib import storage
 from lib.problems import ConfigProblem
+from lib.row_kinds import EDITS, of_config
 from lib.run_folder import Counts, RunConflict, RunFolder
 from pipelines.config import RunConfig
 from pipelines.contact_sheets import heat_gradient
 from pipelines.number_texts import FILTERS
 from pipelines.report_directions import read_directions
+from pipelines.report_merged import read_merged
 from pipelines.report_numbers import RunNumbers, read_numbers
 from pipelines.report_plots import MAX_LINES, SCHEMES, change_against_strength, roir_histogram
 from pipelines.report_shard import few_examples
@@ -49,8 +51,9 @@ def write_report(folder: str) -> str:
         )
     sheets = make_sheets(run_folder, config, numbers)
     directions, direction_files, lost = read_directions(run_folder, numbers.direction_files)
+    merged, merged_left_out, unlearned = read_merged(run_folder)
     files = dict(sheets.files) | _plots(numbers)
-    notices += numbers.notices + unreadable + sheets.notices + lost
+    notices += unlearned + numbers.notices + unreadable + sheets.notices + lost
     page = _render(
         name="/".join(part for part in storage.redact(folder).split("/")[-2:] if part),
         run=run,
@@ -71,6 +74,9 @@ def write_report(folder: str) -> str:
         regions_left_out=max(0, len(numbers.of_region("roir")) - MAX_LINES),
         directions=directions,
         direction_files=direction_files,
+        edits_images=_edits_images(run),
+        merged=merged,
+        merged_left_out=merged_left_out,
         errors=sorted(numbers.errors.items(), key=lambda item: (-item[1], item[0])),
         examples=few_examples(numbers.examples, _MAX_EXAMPLES),
         quarantined=list(quarantined.items())[:_MAX_QUARANTINED],
@@ -95,6 +101,12 @@ def _config(run: Mapping[str, Any] | None) -> RunConfig | None:
         return None if run is None else RunConfig.model_validate(run["config"])
     except ValidationError:
         return None
+
+
+def _edits_images(run: Mapping[str, Any] | None) -> bool:
+    """Whether the run's pipeline edits images at all."""
+    config = None if run is None else run["config"]
+    return not isinstance(config, dict) or of_config(config) is EDITS
 
 
 def _model(run: Mapping[str, Any] | None) -> str | None:

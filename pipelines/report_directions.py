@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def read_directions(
     for table in tables:
         columns = [table[name].to_pylist() for name in _COLUMNS]
         for region, rank, *values in zip(*columns, strict=True):
-            rows[region, rank].append(tuple(map(float, values)))
+            rows[region, rank].append(tuple(math.nan if v is None else float(v) for v in values))
     return [_group(*key, rows[key]) for key in sorted(rows)], len(tables), notices
 
 
@@ -85,5 +86,8 @@ def _group(region: str, rank: int, rows: list[tuple[float, ...]]) -> DirectionGr
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    low, middle, high = np.percentile(values, (25, 50, 75))
+    known = values[~np.isnan(values)]
+    if not known.size:  # a method without gaps
+        return math.nan, math.nan, math.nan
+    low, middle, high = np.percentile(known, (25, 50, 75))
     return float(low), float(middle), float(high)

@@ -47,6 +47,8 @@ class RunNumbers:
     samples_ok: int = 0
     samples_err: int = 0
     edits: int = 0
+    directions: int = 0
+    """Found in single images."""
     image_bytes: int = 0
     counts: Counter[GroupKey] = field(default_factory=Counter)
     """Edits of a group in the shards read, thinned or not."""
@@ -128,7 +130,7 @@ def read_numbers(folder: RunFolder) -> RunNumbers:
             numbers.examples += found.examples
             numbers.versions.add(tuple(sorted(found.record.versions.items())))
             numbers.oom_shards += found.record.oom_batch is not None
-            if found.record.n_ok:
+            if found.record.image:
                 numbers.with_images.append(found.record.shard)
             if found.record.directions:
                 numbers.direction_files.append(found.record.directions)
@@ -150,4 +152,5 @@ def _add_record(numbers: RunNumbers, record: CommitRecord) -> None:
     numbers.samples_ok += record.n_ok
     numbers.samples_err += record.n_err
     numbers.edits += record.n_edits
+    numbers.directions += record.n_directions
     numbers.image_bytes += record.image_bytes

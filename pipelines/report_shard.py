@@ -76,6 +76,8 @@ def read_shard_numbers(folder: RunFolder, shard: str, row_limit: int) -> ShardNu
             notice = (
                 f"errors/{record.errors} cannot be read, so its messages are not here: {reason}"
             )
+    if record.rows != "edits":
+        return ShardNumbers(record, {}, {}, False, errors, examples, notice)
     counts, values, thinned = _measurements(rows, row_limit, own=record.own_directions)
     return ShardNumbers(record, counts, values, thinned, errors, examples, notice)
 

@@ -31,6 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HASHED = ("commit", "directions", "errors", "images", "manifest")
 """The folders of a run whose bytes depend on config and inputs alone."""
 
+LEARNED = ("merged", "statistics")
+"""Likewise, of a run that learns from all images."""
+
 
 def picture(seed: int, width: int = 16, height: int = 16) -> Image.Image:
     """A smooth colour picture without black or white, different for every seed."""
@@ -171,7 +174,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in sorted(files(folder))
-        if name.split("/")[0] in HASHED
+        if name.split("/")[0] in HASHED + LEARNED
     }
 
 

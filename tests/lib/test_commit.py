@@ -195,7 +195,10 @@ def _spoiled(results: ModuleType) -> Iterator[tuple[str, object]]:
     yield "sorted by", replace(whole, rows=edits(rows[::-1]))
     yield "other shards", replace(whole, rows=edits([*rows[:-1], rows[-1] | {"shard": "00001"}]))
     yield "other shards", replace(whole, failures=(replace(failure, shard="00001"),))
-    yield "expected rows with the schema of edits or samples", replace(whole, rows=whole.rows.drop_columns(["psnr"]))
+    yield (
+        "expected rows with the schema of edits or samples",
+        replace(whole, rows=whole.rows.drop_columns(["psnr"])),
+    )
     yield "expected images exactly when", replace(whole, images=b"")
     yield "directions that are not stored", replace(whole, directions=whole.directions.slice(1))
     yield (
