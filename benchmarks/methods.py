@@ -31,7 +31,7 @@ LIMIT = 2000
 """Iterations a vector that a published method is given to reach the angle."""
 STARTS = range(5)
 """Seeds of the random starts that are counted; the median counts."""
-LOOSER = (20.0, 10.0, 5.0, 3.0, 2.0, 1.0)
+LOOSER = (10.0, 5.0, 2.0, 1.0)
 """Tolerances tried for the row that knows the truth, in units of the angle."""
 
 
