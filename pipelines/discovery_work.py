@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lib.checkpoint import Checkpoint
 from lib.grid import edited_nodes, nearest_node
 from lib.library_files import library_files
+from lib.problems import ConfigProblem
 from lib.transformers_folder import classifier_sha256, open_text_image
 from pipelines.config import RunConfig
 from pipelines.discovery_config import (
@@ -50,17 +51,17 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
     """Count the work of `config.discover` on a grid of `timesteps`.
 
     Raises:
-        ConfigProblem: a library is not there, or the window holds no timestep.
+        ConfigProblem: a library is not there, the timesteps do not fit the grid, or x would have
+            to be moved above the window, where decoding begins.
         ModelProblem: a classifier or text model is not there.
     """
     discover, regions = config.discover, len(config.segment.regions)
     if isinstance(discover, LibraryDiscovery):
         library_files(discover.path)
         return DiscoveryWork((), applied=len(discover.ids) or discover.max_directions)
-    if discover.timesteps:
-        nodes = tuple(nearest_node(timesteps, t) for t in discover.timesteps)
-    else:
-        nodes = tuple(edited_nodes(timesteps, config.edit.window))
+    nodes = wanted_nodes(timesteps, discover.timesteps, config.edit.window)
+    if config.pipeline == "edit_dataset" and getattr(discover, "space", "h") == "x":
+        _refuse_above(timesteps, nodes, config.edit.window)
     match discover:
         case PcaDiscovery():
             return DiscoveryWork(nodes, kept_rows=discover.sketch_rank, row_bytes=8)
@@ -85,6 +86,37 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             found, rank = regions * discover.directions, discover.directions
     products = _PRODUCTS * regions * (rank + 1) * len(nodes)
     return DiscoveryWork(nodes, found, found, products)
+
+
+def wanted_nodes(
+    timesteps: tuple[int, ...], wanted: tuple[int, ...], window: tuple[int, int]
+) -> tuple[int, ...]:
+    """The nodes nearest to the `wanted` timesteps, in their order; without any, all in the window,
+    the highest first.
+
+    Raises:
+        ConfigProblem: two wanted timesteps have the same node, or the window holds none.
+    """
+    if not wanted:
+        return tuple(edited_nodes(timesteps, window))
+    nodes = tuple(nearest_node(timesteps, t) for t in wanted)
+    if len(set(nodes)) < len(nodes):
+        raise ConfigProblem(
+            "discover.timesteps: expected timesteps with different nearest neighbours in the grid,"
+            f" got {list(wanted)}, which are {[timesteps[node - 1] for node in nodes]} there"
+        )
+    return nodes
+
+
+def _refuse_above(
+    timesteps: tuple[int, ...], nodes: tuple[int, ...], window: tuple[int, int]
+) -> None:
+    top = edited_nodes(timesteps, window)[0]
+    if max(nodes) > top:
+        raise ConfigProblem(
+            f"discover.timesteps: x is to be moved at timestep {timesteps[max(nodes) - 1]}, and"
+            f" decoding begins at {timesteps[top - 1]}; expected no timestep above edit.window"
+        )
 
 
 def h_entries(checkpoint: Checkpoint) -> int:

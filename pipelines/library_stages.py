@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.grid import Grid, edited_nodes
 from lib.image_classifier import Classifier, class_index, load_classifier
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.statistics_files import Study
 from pipelines.config import RunConfig
 from pipelines.discovery_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
+from pipelines.discovery_work import wanted_nodes
 from pipelines.stages import (
     Discoverer,
     Engine,
@@ -79,7 +79,7 @@ def build_learning_stages(
     images; raises as `build_finding_stages`.
     """
     engine = load_engine(config, folder)
-    nodes = study_nodes(engine.grid, discover.timesteps, config.edit.window)
+    nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
     timesteps = tuple(engine.grid.timestep(node) for node in nodes)
     return LearningStages(
         image_size=engine.denoiser.image_size,
@@ -99,23 +99,6 @@ def build_learning_stages(
             vector_dtype=config.output.vector_dtype,
         ),
     )
-
-
-def study_nodes(grid: Grid, wanted: tuple[int, ...], window: tuple[int, int]) -> tuple[int, ...]:
-    """The nodes whose h is studied: nearest to `wanted`, in its order, or all in the window.
-
-    Raises:
-        ConfigProblem: two wanted timesteps have the same node, or the window holds none.
-    """
-    if not wanted:
-        return tuple(edited_nodes(grid.timesteps, window))
-    nodes = tuple(grid.nearest_node(t) for t in wanted)
-    if len(set(nodes)) < len(nodes):
-        raise ConfigProblem(
-            f"discover.timesteps: expected timesteps with different nearest neighbours in the grid,"
-            f" got {list(wanted)}, which are {[grid.timestep(node) for node in nodes]} there"
-        )
-    return nodes
 
 
 def _labeller(config: RunConfig, discover: DatasetDiscovery, engine: Engine) -> Labeller:

@@ -39,6 +39,17 @@ def demo() -> RunConfig:
     )
 
 
+def demo_library() -> RunConfig:
+    """The directions of the demo's faces, without edits: the input of `deltah library build`."""
+    return demo().model_copy(
+        update={
+            "pipeline": "direction_library",
+            "discover": JacobianDiscovery(timesteps=(368,), directions=3, tolerance=0.1),
+            "output": Output(folder="demo-output/library-run"),
+        }
+    )
+
+
 def celebahq_256() -> RunConfig:
     """google/ddpm-celebahq-256 (or -ema-) on aligned CelebA-HQ faces, with boxes for eyes and
     mouth.
@@ -64,4 +75,8 @@ def celebahq_256() -> RunConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"demo": demo, "celebahq-256": celebahq_256}
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "demo": demo,
+    "demo-library": demo_library,
+    "celebahq-256": celebahq_256,
+}

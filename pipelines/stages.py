@@ -18,6 +18,7 @@ from lib.run_folder import RunFolder
 from lib.unet2d import load_denoiser
 from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
+from pipelines.discovery_work import discovery_work
 from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
 from tasks.edit import Editor, refuse_out_of_reach
 from tasks.invert import Inverter
@@ -57,6 +58,7 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
         ConfigProblem: the config asks for what this model or library cannot do.
     """
     engine = load_engine(config, folder)
+    discovery_work(config, engine.grid.timesteps)  # refuses what the plan would refuse
     nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
     discover, kept = build_discoverer(config, engine)
     return Stages(
