@@ -1,7 +1,7 @@
 """What directions do to images, measured at equal in-region change, and the one number that ranks
 them.
 
-Shape suffixes: B images, C colours, H, W of the image; F factors.
+Shape suffixes: B images, C colours, H, W of the image, P, P of a region's portrait; F factors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, interpolate
 
 from lib.direction import WHOLE, Direction, Scores
 from lib.records import Segmented
@@ -23,6 +23,8 @@ from pipelines.strength_search import matched
 from tasks.edit import Editor, Shift
 
 FIRST_STRENGTH = 0.1
+_PORTRAIT = 32
+"""Pixels a side of what consistency compares."""
 
 Factors = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) float32 in [-1, 1] -> factors (B, F)."""
@@ -51,8 +53,10 @@ class Effects:
     tried: int = 0
     """Images."""
     found: list[Effect] = field(default_factory=list)
-    inside_CHW: Tensor = field(default_factory=lambda: torch.zeros(1))
-    """Sum over images of the change inside the region, of unit norm each, where it was reached."""
+    inside_CPP: Tensor = field(default_factory=lambda: torch.zeros(1))
+    """Sum over images of the portrait of the change inside the region, of unit norm each, where it
+    was reached.
+    """
     rows: list[SheetRow] = field(default_factory=list)
 
     @property
@@ -88,24 +92,25 @@ def measure(
 def summary(effects: Effects) -> Scores:
     """Medians over the images in which the change was reached (over all, where it never was).
 
-    score = reached * consistency * linearity / (1 + ROIR), each term in [0, 1]:
-    `reached`, the share of images that the direction changes as asked at all; `consistency`, it
-    does the same to different images (negative counts as 0); `linearity`, its strength is a dial
-    and not a switch; 1 / (1 + ROIR) = inside / (inside + outside), it stays in its region, 1 where
-    the region is the whole image. A product, because each is worthless without the others, and
-    free of units, so that regions and models compare. Symmetry is left out: an eye that is open
-    can close, but not open by as much. Factors are left out: few models have a regressor.
+    score = reached * (1 + consistency) / 2 * linearity / (1 + ROIR), each factor in [0, 1]:
+    `reached`, the share of images that the direction changes as asked at all; (1 + consistency) /
+    2, it does the same to different images (1/2: unrelated things); `linearity`, its strength is a
+    dial and not a switch (negative counts as 0); 1 / (1 + ROIR) = inside / (inside + outside), it
+    stays in its region, 1 where the region is the whole image. A product, because each is
+    worthless without the others, and free of units, so that regions and models compare. Symmetry
+    is left out: an eye that is open can close, but not open by as much. Factors are left out: few
+    models have a regressor.
     """
     reached = [effect for effect in effects.found if effect.reached]
     used = reached or effects.found
-    consistency = _mean_cosine(effects.inside_CHW, len(reached))
+    consistency = _mean_cosine(effects.inside_CPP, len(reached))
     roir = _median([effect.roir for effect in used])
     linearity = _median([effect.linearity for effect in used])
     score = 0.0
     if len(reached) >= 2:
         locality = 1 / (1 + (0.0 if isnan(roir) else roir))
         share = len(reached) / effects.tried
-        score = share * max(0.0, consistency) * max(0.0, linearity) * locality
+        score = share * (1 + consistency) / 2 * max(0.0, linearity) * locality
     return Scores(
         images=len(reached),
         strength=_median([effect.strength for effect in used]),
@@ -194,8 +199,8 @@ def _add(
             )
         )
         if edit.reached:
-            inside_CHW = moved_BCHW[i] * mask_HWs[i]
-            effects.inside_CHW = effects.inside_CHW + inside_CHW / inside_CHW.norm()
+            inside_CPP = portrait(moved_BCHW[i], mask_HWs[i])
+            effects.inside_CPP = effects.inside_CPP + inside_CPP / inside_CPP.norm()
         if len(effects.rows) < MOST_ROWS:
             effects.rows.append(
                 SheetRow(
@@ -207,13 +212,25 @@ def _add(
             )
 
 
-def _mean_cosine(sum_CHW: Tensor, count: int) -> float:
+def portrait(moved_CHW: Tensor, mask_HW: Tensor) -> Tensor:
+    """The masked change, cut out along the box around the mask and brought to one size, so that
+    images in which the region lies elsewhere or is larger can be compared: (C, P, P).
+    """
+    ys, xs = torch.nonzero(mask_HW > 0.5 * mask_HW.max(), as_tuple=True)
+    box = (slice(int(ys.min()), int(ys.max()) + 1), slice(int(xs.min()), int(xs.max()) + 1))
+    inside_CHW = (moved_CHW * mask_HW)[:, box[0], box[1]]
+    return interpolate(
+        inside_CHW[None], size=(_PORTRAIT, _PORTRAIT), mode="bilinear", antialias=True
+    )[0]
+
+
+def _mean_cosine(sum_CPP: Tensor, count: int) -> float:
     """Mean over pairs of the cosine of `count` unit vectors, from their sum: |sum|^2 = count + 2
     (sum over pairs). NaN for fewer than two.
     """
     if count < 2:
         return nan
-    return (float(sum_CHW.double().square().sum()) - count) / (count * (count - 1))
+    return (float(sum_CPP.double().square().sum()) - count) / (count * (count - 1))
 
 
 def _cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
