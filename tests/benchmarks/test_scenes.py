@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from benchmarks.costs import held, measured, network, overhead
+from benchmarks.methods import engine
 from benchmarks.oracle import jacobian_rows
 from benchmarks.scenes import REGIONS, Scene, face
 from benchmarks.toy import Recipe, build_unet
 from benchmarks.whole_network import WholeNetwork
 from lib.denoiser import UNet2DDenoiser
-from lib.jacobian import HJacobian
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_exact_rows_are_the_finite_differences_of_the_predicted_image(scene: Sce
 @pytest.mark.parametrize("build", ["whole", "ours"])
 def test_products_are_those_of_the_exact_rows(scene: Scene, build: str) -> None:
     (J_MD,) = jacobian_rows(scene)
-    jacobian = WholeNetwork(scene) if build == "whole" else _ours(scene)
+    jacobian = WholeNetwork(scene) if build == "whole" else engine(scene, 8)
     V_KD = torch.randn(3, jacobian.domain, generator=torch.Generator().manual_seed(2))
     for rows_KD in (V_KD[:1], V_KD):
         torch.testing.assert_close(
@@ -72,7 +72,7 @@ def test_the_stated_cost_model_is_what_torch_counts(scene: Scene) -> None:
     forward, backward = measured(WholeNetwork(scene), 3 * 32 * 32, 5, parts)
     assert forward == pytest.approx(5 + 2 + parts.encoder, rel=0.03)
     assert backward == pytest.approx(5, rel=0.03)
-    jacobian = _ours(scene)
+    jacobian = engine(scene, 8)
     forward, backward = measured(jacobian, 3 * 32 * 32, 5, parts)
     assert forward == pytest.approx(5 + overhead(jacobian, parts), rel=0.03)
     assert backward == pytest.approx(5, rel=0.03)
@@ -88,8 +88,3 @@ def test_held_memory_counts_saved_and_kept_tensors_but_no_weights(scene: Scene) 
 
 def test_another_recipe_has_another_key() -> None:
     assert len({Recipe().key, Recipe(seed=1).key, Recipe(steps=20).key}) == 3
-
-
-def _ours(scene: Scene) -> HJacobian:
-    point = scene.denoiser.encode(scene.x_BLYX, scene.t)
-    return HJacobian(scene.denoiser, point, scene.alpha, chunk=8)
