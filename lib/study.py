@@ -86,6 +86,11 @@ class StudySums:
         study, stored = decode(data, where)
         if self._study is not None and study != self._study:
             raise StatisticsDamageError(f"{where}: expected the study of the other shards")
+        if set(stored) != set(_part_names(study)):
+            raise StatisticsDamageError(
+                f"{where}: expected the parts {_part_names(study)}, got {sorted(stored)}; delete it"
+                " and its commit, and run the same command again"
+            )
         self._study = study
         try:
             for name, arrays in stored.items():
@@ -123,6 +128,14 @@ def _principal(
         return component_directions(study, steps), {}
     except ValueError as error:
         return [], {"pca": str(error)}
+
+
+def _part_names(study: Study) -> list[str]:
+    """What is summed apart: labels, timesteps, or all timesteps together."""
+    if study.method == "supervised":
+        return sorted(study.parameters["labels"])
+    joint = study.parameters["mode"] == "joint"
+    return [JOINT] if joint else [_step(t) for t in study.timesteps]
 
 
 def _parts(
