@@ -22,7 +22,7 @@ from benchmarks.published import (
 )
 from benchmarks.scenes import Scene
 from benchmarks.whole_network import WholeNetwork
-from lib.jacobian import HJacobian
+from lib.jacobian import Jacobian, h_jacobian
 from lib.subspace import Spectrum, top_directions
 
 CHUNK = 8
@@ -63,11 +63,11 @@ class Pace:
     held: int
 
 
-def engine(scene: Scene, chunk: int) -> HJacobian:
+def engine(scene: Scene, chunk: int) -> Jacobian:
     """Our Jacobian at the scene's point, from one encode."""
     with torch.no_grad():
         point = scene.denoiser.encode(scene.x_BLYX, scene.t)
-    return HJacobian(scene.denoiser, point, scene.alpha, chunk=chunk)
+    return h_jacobian(scene.denoiser, point, scene.alpha, chunk=chunk)
 
 
 def ours(
@@ -87,11 +87,11 @@ def ours(
     spectra = top_directions(
         calls,
         scene.masks_RN[:regions],
-        count,
+        [count] * regions,
         tolerance=tolerance,
         max_rounds=max_rounds,
         generator=torch.Generator().manual_seed(0),
-    )
+    ).spectra
     cpu_s = time.process_time() - started
     chunks = sum(-(-size // chunk) for size in calls.jvp_batches)
     a_chunk = overhead(jacobian, parts)

@@ -11,8 +11,8 @@ has its own (channel, y, x), written BCYX.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lib.linearisation import Recording, leaves
 from lib.problems import ModelProblem
 
 Captured = Tensor | tuple[Any, ...]
@@ -73,6 +74,14 @@ class Denoiser(Protocol):
 
     def decode(self, point: Point, h_BCYX: Tensor) -> Tensor:
         """eps of the decoder half from `h`; a point of batch 1 serves any batch of h."""
+        ...
+
+    def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
+        """d eps / d h at a point of batch 1: maps (K, C, Y, X) to (K, L, Y, X) without AD."""
+        ...
+
+    def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
+        """h at (x_t, t) alone, without the decoder half; differentiable in x_t."""
         ...
 
 
@@ -163,6 +172,61 @@ class UNet2DDenoiser:
                 stack.enter_context(_returning(module, value))
             return self._epsilon(self._unet(x_BLYX, point.t).sample, x_BLYX, point.t)
 
+    def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
+        """The decoder half with every module replaced by its derivative at `point`.
+
+        Exact for networks whose nonlinear functions are modules; see `linearisation`.
+        """
+        unet = self._unet
+        roots = [*unet.up_blocks, unet.conv_norm_out, unet.conv_act, unet.conv_out]
+        if self._h_layer != "after":
+            roots = [unet.mid_block, *roots]
+        frozen = {*self._encoder.values(), self._h_module, unet.time_embedding}
+        recording = Recording(m for m in dict.fromkeys(leaves(roots)) if m not in frozen)
+        embedding: list[Tensor] = []
+        listen = unet.time_embedding.register_forward_hook(
+            lambda _module, _args, output: embedding.append(output)
+        )
+        try:
+            with torch.no_grad(), recording:
+                self.decode(point, point.h_BCYX)
+        finally:
+            listen.remove()
+        scale = slope(self._alphas_T[point.t], self._prediction_type)
+
+        def product(tangent_KCYX: Tensor) -> Tensor:
+            count = len(tangent_KCYX)
+
+            def zero(a_B: Tensor) -> Tensor:
+                return a_B.new_zeros(()).expand(count, *a_B.shape[1:])
+
+            replaced = {m: _map(point.encoder[name], zero) for name, m in self._encoder.items()}
+            replaced[unet.time_embedding] = zero(embedding[0])
+            if self._h_layer == "before":
+                replaced[self._h_module] = self._with_h(replaced[self._h_module], tangent_KCYX)
+            else:
+                replaced[self._h_module] = tangent_KCYX
+            with ExitStack() as stack:
+                for module, value in replaced.items():
+                    stack.enter_context(_returning(module, value))
+                stack.enter_context(recording.replayed())
+                output_KLYX: Tensor = self._unet(zero(point.x_BLYX), point.t).sample
+            return output_KLYX * scale
+
+        return product
+
+    def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
+        """h at (x_t, t): the forward is left as soon as h is known."""
+        seen: list[Tensor] = []
+
+        def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+            seen.append(self._h_of(output))
+            raise _Reached
+
+        with _hooks([(self._h_module, leave)]), suppress(_Reached):
+            self._unet(x_BLYX, t)
+        return seen[0]
+
     def _h_of(self, output: Any) -> Tensor:
         h_BCYX: Tensor = output[0] if self._h_layer == "before" else output
         return h_BCYX
@@ -190,6 +254,20 @@ def epsilon(output_BLYX: Tensor, x_BLYX: Tensor, alpha: float, prediction_type: 
         "scheduler_config.json: expected prediction_type epsilon, v_prediction or sample,"
         f" got {prediction_type!r}"
     )
+
+
+def slope(alpha: float, prediction_type: str) -> float:
+    """d epsilon / d output of `epsilon`."""
+    slopes = {
+        "epsilon": 1.0,
+        "v_prediction": sqrt(alpha),
+        "sample": -sqrt(alpha) / sqrt(1 - alpha),
+    }
+    return slopes[prediction_type]
+
+
+class _Reached(Exception):
+    """h is known; the rest of the forward is not needed."""
 
 
 def _map(value: Captured, function: Any) -> Any:

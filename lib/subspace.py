@@ -1,167 +1,110 @@
-"""Top right singular directions of a linear map restricted to several regions, from one joint
-basis.
+"""Top right singular directions of a linear map restricted to several regions.
 
-Block Krylov with Ritz-residual expansion. All regions share the right basis Q and its images J Q,
-so one forward product serves them all; each round every unfinished region sends its left Ritz
-vectors back and its residuals join Q. It stops by the angle that residual and gap imply, not by
-the change of a value.
+One Golub-Kahan chain a region, all chains in lock-step: a round is one batch of reverse products
+(a left vector of every open region) and one batch of forward products. A chain that starts from
+one vector reaches the highest polynomial degree a product, which matters because the spectra of
+networks fall slowly. Triplets are extracted from the joint basis of all chains. It stops by the
+angle that residual and gap imply, not by the change of a value.
 
-Shape suffixes: R regions, N entries of the image, D of h, Q basis columns, K wanted directions.
+Shape suffixes: R regions, N entries of the image (M those of one region), D of the domain, Q basis
+columns, K wanted directions, P left vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lib.golub_kahan import Chain, Spectrum
 from lib.jacobian import LinearMap
+from lib.joint_basis import JointBasis, empty_basis
 
-_RANK_FLOOR = 1e-6
+_ADJOINT_LIMIT = 1e-2
 
 
 class NotFiniteError(ArithmeticError):
     """The linear map gave NaN or infinity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """The top singular triplets of diag(mask) J for one region."""
+class AdjointError(ArithmeticError):
+    """Forward and reverse products belong to different maps."""
 
-    V_KD: Tensor
-    """Right singular vectors, unit rows, float32."""
-    S_K: Tensor
-    """Singular values, falling."""
-    U_KN: Tensor
-    """Left singular vectors, zero outside the region."""
-    residual_K: Tensor
-    """|J^T u - s v| / s, zero at an exact triplet."""
-    gap_K: Tensor
-    """Next singular value / this one; near 1 the single direction is ill-defined."""
-    angle: float
-    """Estimated sine of the largest angle between the span of V and the true one."""
-    converged: bool
+
+@dataclass(frozen=True, slots=True)
+class Subspaces:
+    """What was found for every region, and the basis it was found in."""
+
+    spectra: tuple[Spectrum, ...]
+    basis: JointBasis
 
 
 def top_directions(
     jacobian: LinearMap,
     masks_RN: Tensor,
-    count: int,
+    counts: Sequence[int],
     *,
     tolerance: float,
     max_rounds: int,
     generator: torch.Generator,
-) -> tuple[Spectrum, ...]:
-    """The `count` leading right singular directions of diag(m_r) J for every region r.
+    block: int = 1,
+    start: Sequence[Tensor | None] = (),
+) -> Subspaces:
+    """The `counts[r]` leading right singular directions of diag(m_r) J for every region r.
 
-    Starts from J^T of masked noise, so the first basis already lies in the range. `generator` is a
-    CPU generator. A region whose map has a lower rank than `count` gets fewer directions.
+    `generator` is a CPU generator. A region whose map has a lower rank gets fewer directions.
+    `start` may hold directions (K, D) of a neighbouring timestep for every region. `block` is the
+    number of start vectors a region: a singular value that is repeated exactly m times needs m.
 
     Raises:
         NotFiniteError: a product is NaN or infinite.
+        AdjointError: forward and reverse products disagree.
     """
-    regions, entries = masks_RN.shape
-    # One column more than wanted, so that the gap behind the last wanted value is seen.
-    noise_QN = torch.randn(regions * (count + 1), entries, generator=generator)
-    noise_QN = noise_QN.to(masks_RN) * masks_RN.repeat_interleave(count + 1, 0)
-    Q_QD = masks_RN.new_empty(0, jacobian.domain)
-    JQ_QN = masks_RN.new_empty(0, entries)
-    fresh_QD = _orthonormal(_finite(jacobian.vjp(noise_QN)), Q_QD)
-    if not len(fresh_QD):
-        return tuple(_nothing(Q_QD, JQ_QN) for _ in range(regions))
-    spectra: list[Spectrum] = []
+    basis = empty_basis(masks_RN[0], jacobian.domain)
+    seeds_R = torch.randint(2**62, (len(masks_RN),), generator=generator).tolist()
+    chains = [
+        Chain(mask_N, count, tolerance, torch.Generator().manual_seed(seed))
+        for mask_N, count, seed in zip(masks_RN, counts, seeds_R, strict=True)
+    ]
+    for chain, V_KD in zip(chains, start or [None] * len(chains), strict=True):
+        known_KN = None if V_KD is None else _finite(jacobian.jvp(V_KD.sum(0, keepdim=True)))
+        chain.begin(block, known_KN)
     for round_ in range(max_rounds):
-        Q_QD = torch.cat([Q_QD, fresh_QD])
-        JQ_QN = torch.cat([JQ_QN, _finite(jacobian.jvp(fresh_QD))])
-        ritz = [_ritz(JQ_QN, mask_N, Q_QD, count) for mask_N in masks_RN]
-        open_ = [r for r in range(regions) if round_ == 0 or not spectra[r].converged]
-        back_KD = jacobian.vjp(torch.cat([ritz[r].U_KN * masks_RN[r] for r in open_])).split(
-            [len(ritz[r].S_K) for r in open_]
+        open_ = [chain for chain in chains if chain.open]
+        if not open_:
+            break
+        sent_KN = torch.cat([chain.spread(chain.next_PM) for chain in open_])
+        back_KD = _finite(jacobian.vjp(sent_KN))
+        parts = back_KD.split([len(chain.next_PM) for chain in open_])
+        fresh = [chain.received(part) for chain, part in zip(open_, parts, strict=True)]
+        fresh_KD = torch.cat(fresh)
+        images_KN = _finite(jacobian.jvp(fresh_KD)) if len(fresh_KD) else sent_KN[:0]
+        if round_ == 0:
+            _check_adjoint(fresh_KD, images_KN, sent_KN, back_KD)
+        basis = basis.extended(fresh_KD, images_KN)
+        pieces = images_KN.split([len(rows_KD) for rows_KD in fresh])
+        for chain, piece_KN in zip(open_, pieces, strict=True):
+            chain.extract(basis)
+            chain.advance(piece_KN)
+    return Subspaces(tuple(chain.spectrum for chain in chains), basis)
+
+
+def _check_adjoint(V_KD: Tensor, JV_KN: Tensor, U_LN: Tensor, JtU_LD: Tensor) -> None:
+    """<J v, u> = <v, J^T u> for all products of the first round, which costs nothing."""
+    if not len(V_KD):
+        return
+    ahead_KL, back_KL = JV_KN @ U_LN.T, V_KD @ JtU_LD.T
+    error = float((ahead_KL - back_KL).abs().max() / back_KL.abs().max().clamp_min(1e-30))
+    if error > _ADJOINT_LIMIT:
+        raise AdjointError(
+            f"forward and reverse products of the Jacobian differ by {error:.1e} of their size;"
+            " expected the same map"
         )
-        new = dict(zip(open_, back_KD, strict=True))
-        residuals_RKD = {r: new[r] - ritz[r].S_K[:, None] * ritz[r].V_KD for r in open_}
-        spectra = [
-            _spectrum(ritz[r], residuals_RKD[r], tolerance) if r in new else spectra[r]
-            for r in range(regions)
-        ]
-        left = [residuals_RKD[r] for r in open_ if not spectra[r].converged]
-        if not left:
-            break
-        fresh_QD = _orthonormal(_finite(torch.cat(left)), Q_QD)
-        if not len(fresh_QD):
-            break
-    return tuple(spectra)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ritz:
-    V_KD: Tensor
-    S_K: Tensor
-    U_KN: Tensor
-    next_value: float
-
-
-def _ritz(JQ_QN: Tensor, mask_N: Tensor, Q_QD: Tensor, count: int) -> _Ritz:
-    """Best triplets of diag(m) J within span(Q), from the small Gram matrix in float64."""
-    support_N = mask_N > 0
-    A_QN = (JQ_QN[:, support_N] * mask_N[support_N]).double()
-    squares_Q, W_QQ = torch.linalg.eigh(A_QN @ A_QN.T)
-    values_Q = squares_Q.flip(0).clamp_min(0).sqrt()
-    W_QQ = W_QQ.flip(1)
-    rank = int((values_Q > _RANK_FLOOR * values_Q[0]).sum()) if values_Q[0] > 0 else 0
-    kept = min(count, rank)
-    S_K = values_Q[:kept]
-    W_QK = W_QQ[:, :kept]
-    U_KN = JQ_QN.new_zeros(kept, len(mask_N))
-    U_KN[:, support_N] = (W_QK.T @ A_QN / S_K[:, None]).to(JQ_QN)
-    next_value = float(values_Q[kept]) if len(values_Q) > kept else 0.0
-    V_KD = torch.nn.functional.normalize(W_QK.T.to(Q_QD) @ Q_QD, dim=1)
-    return _Ritz(V_KD, S_K.to(JQ_QN), U_KN, next_value)
-
-
-def _spectrum(ritz: _Ritz, residual_KD: Tensor, tolerance: float) -> Spectrum:
-    """Angle estimate |[s_i |r_i|]| / (s_k^2 - s_{k+1}^2): residual over gap, for the Gram
-    operator.
-    """
-    if not len(ritz.S_K):
-        return _nothing(ritz.V_KD, ritz.U_KN)
-    norm_K = residual_KD.norm(dim=1)
-    following_K = torch.cat([ritz.S_K[1:], ritz.S_K.new_tensor([ritz.next_value])])
-    split = float(ritz.S_K[-1] ** 2) - ritz.next_value**2
-    angle = float((ritz.S_K * norm_K).norm()) / split if split > 0 else 1.0
-    angle = min(angle, 1.0)
-    return Spectrum(
-        ritz.V_KD,
-        ritz.S_K,
-        ritz.U_KN,
-        norm_K / ritz.S_K,
-        following_K / ritz.S_K,
-        angle,
-        angle <= tolerance,
-    )
-
-
-def _nothing(V_0D: Tensor, U_0N: Tensor) -> Spectrum:
-    """The spectrum of a region that does not respond."""
-    empty_0 = V_0D.new_empty(0)
-    return Spectrum(V_0D, empty_0, U_0N, empty_0, empty_0, 0.0, True)
 
 
 def _finite(rows_KN: Tensor) -> Tensor:
     if not bool(torch.isfinite(rows_KN).all()):
         raise NotFiniteError("the Jacobian gave NaN or infinity")
     return rows_KN
-
-
-def _orthonormal(rows_KD: Tensor, basis_QD: Tensor) -> Tensor:
-    """Orthonormal rows spanning `rows` beyond `basis`; dependent ones are dropped."""
-    scale_K = rows_KD.norm(dim=1, keepdim=True)
-    rows_KD = rows_KD[(scale_K > 0).squeeze(1)] / scale_K[scale_K > 0][:, None]
-    for _ in range(2):
-        rows_KD = rows_KD - (rows_KD @ basis_QD.T) @ basis_QD
-    kept_KD, R_KK = torch.linalg.qr(rows_KD.T)
-    independent_K = R_KK.diagonal().abs() > _RANK_FLOOR
-    kept_KD = kept_KD.T[independent_K]
-    kept_KD = kept_KD - (kept_KD @ basis_QD.T) @ basis_QD
-    return torch.nn.functional.normalize(kept_KD, dim=1)

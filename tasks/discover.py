@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored
+from lib.golub_kahan import Spectrum
 from lib.grid import Grid
-from lib.jacobian import HJacobian
+from lib.jacobian import Jacobian, h_jacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
 from lib.signs import SIGN_RULE, brightness, fixed_sign
-from lib.subspace import NotFiniteError, Spectrum, top_directions
+from lib.subspace import NotFiniteError, top_directions
 
 
 class JacobianDiscoverer:
@@ -57,7 +58,7 @@ class JacobianDiscoverer:
             x_BLYX = segmented.inverted.states_LYX[self._t][None]
             with torch.no_grad():
                 point = self._denoiser.encode(x_BLYX, self._t)
-            jacobian = HJacobian(self._denoiser, point, self._alpha, chunk=self._chunk)
+            jacobian = h_jacobian(self._denoiser, point, self._alpha, chunk=self._chunk)
             masks_RN = torch.stack(
                 [_flat_mask(r, self._denoiser.latent_shape) for r in segmented.regions]
             ).to(x_BLYX.device)
@@ -65,11 +66,11 @@ class JacobianDiscoverer:
                 spectra = top_directions(
                     jacobian,
                     masks_RN,
-                    self._count,
+                    [self._count] * len(masks_RN),
                     tolerance=self._tolerance,
                     max_rounds=self._max_rounds,
                     generator=torch.Generator().manual_seed(sample.seed),
-                )
+                ).spectra
             except NotFiniteError as error:
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "discover", "not_finite", str(error)))
@@ -90,7 +91,7 @@ class JacobianDiscoverer:
             yield Discovered(segmented, found, own=True)
 
     def _direction(
-        self, sample: Sample, region: Region, spectrum: Spectrum, rank: int, jacobian: HJacobian
+        self, sample: Sample, region: Region, spectrum: Spectrum, rank: int, jacobian: Jacobian
     ) -> Direction:
         sign = fixed_sign(spectrum.V_KD[rank], brightness(spectrum.U_KN[rank]))
         vector_CYX = (sign * spectrum.V_KD[rank]).view(self._denoiser.h_shape).cpu()

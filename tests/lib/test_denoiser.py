@@ -6,7 +6,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from lib.checkpoint import open_checkpoint
 from lib.denoiser import UNet2DDenoiser, epsilon
-from lib.jacobian import HJacobian
+from lib.jacobian import h_jacobian, pullback, x_jacobian
 from lib.problems import ModelProblem
 from lib.unet2d import load_denoiser
 
@@ -78,7 +78,7 @@ def test_forward_and_reverse_products_are_adjoint_and_match_finite_differences(
     alpha = 0.4
     with torch.no_grad():
         point = denoiser.encode(x_BLYX[:1], 300)
-    jacobian = HJacobian(denoiser, point, alpha, chunk=2)
+    jacobian = h_jacobian(denoiser, point, alpha, chunk=2)
     generator = torch.Generator().manual_seed(2)
     V_KD = torch.randn(3, jacobian.domain, generator=generator)
     U_KN = torch.randn(3, 3 * 16 * 16, generator=generator)
@@ -112,7 +112,7 @@ def test_attention_in_the_up_path_has_forward_products_too(tmp_path: Path) -> No
     denoiser = load(tmp_path)
     with torch.no_grad():
         point = denoiser.encode(torch.randn(1, 3, 16, 16), 300)
-    jacobian = HJacobian(denoiser, point, 0.4, chunk=3)
+    jacobian = h_jacobian(denoiser, point, 0.4, chunk=3)
     V_KD, U_KN = torch.randn(3, jacobian.domain), torch.randn(3, 3 * 16 * 16)
     forward_K, reverse_K = (jacobian.jvp(V_KD) * U_KN).sum(1), (V_KD * jacobian.vjp(U_KN)).sum(1)
     torch.testing.assert_close(forward_K, reverse_K, rtol=1e-4, atol=1e-4)
@@ -127,7 +127,7 @@ def test_a_gpu_gives_the_products_of_the_cpu(tiny_checkpoint: Path, x_BLYX: torc
         denoiser = load_denoiser(open_checkpoint(str(tiny_checkpoint)), device, "after")
         with torch.no_grad():
             point = denoiser.encode(x_BLYX[:1].to(device), 300)
-        jacobian = HJacobian(denoiser, point, 0.4, chunk=3)
+        jacobian = h_jacobian(denoiser, point, 0.4, chunk=3)
         products.append(jacobian.jvp(V_KD.to(device)).cpu())
     torch.testing.assert_close(products[0], products[1], rtol=1e-3, atol=1e-4)
 
@@ -141,3 +141,50 @@ def test_prediction_types_agree_on_the_same_noise() -> None:
     torch.testing.assert_close(epsilon(x0, x, alpha, "sample"), eps, rtol=1e-5, atol=1e-5)
     with pytest.raises(ModelProblem, match="expected prediction_type"):
         epsilon(eps, x, alpha, "flow")
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+@pytest.mark.parametrize("products", ["linearised", "double_backward", "difference"])
+def test_every_way_to_a_forward_product_agrees_with_forward_mode(
+    tiny_checkpoint: Path, h_layer: str, products: str, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint, h_layer)
+    with torch.no_grad():
+        point = denoiser.encode(x_BLYX[:1], 300)
+    V_KD = torch.randn(5, point.h_BCYX.numel(), generator=torch.Generator().manual_seed(3))
+    exact_KN = h_jacobian(denoiser, point, 0.4, chunk=2, products="forward").jvp(V_KD)
+    found_KN = h_jacobian(denoiser, point, 0.4, chunk=2, products=products).jvp(V_KD)
+    error = float((found_KN - exact_KN).norm() / exact_KN.norm())
+    assert error < (2e-3 if products == "difference" else 2e-6)
+
+
+def test_the_model_is_itself_again_after_linearised_products(
+    tiny_checkpoint: Path, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint)
+    with torch.no_grad():
+        whole = denoiser.predict(x_BLYX, 300)
+        product = denoiser.linearised(denoiser.encode(x_BLYX[:1], 300))
+        product(torch.ones(2, *denoiser.h_shape))
+        assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
+        with pytest.raises(RuntimeError):
+            product(torch.ones(2, 5, 1, 1))
+        assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
+
+
+def test_h_alone_is_that_of_the_whole_pass_and_has_a_pullback(
+    tiny_checkpoint: Path, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint)
+    with torch.no_grad():
+        assert torch.equal(denoiser.bottleneck(x_BLYX, 300), denoiser.encode(x_BLYX, 300).h_BCYX)
+    for jacobian in (
+        pullback(denoiser, x_BLYX[:1], 300, chunk=2),
+        x_jacobian(denoiser, x_BLYX[:1], 300, 0.4, chunk=2),
+    ):
+        generator = torch.Generator().manual_seed(4)
+        V_KD = torch.randn(3, jacobian.domain, generator=generator)
+        JV_KN = jacobian.jvp(V_KD)
+        U_KN = torch.randn(JV_KN.shape, generator=generator)
+        ahead, back = (JV_KN * U_KN).sum(1), (V_KD * jacobian.vjp(U_KN)).sum(1)
+        torch.testing.assert_close(ahead, back, rtol=1e-4, atol=1e-3)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lib.subspace import NotFiniteError, Spectrum, top_directions
+from lib.golub_kahan import Spectrum
+from lib.subspace import AdjointError, NotFiniteError, top_directions
 
 
 class Explicit:
@@ -38,12 +39,18 @@ def masks() -> torch.Tensor:
 
 
 def run(
-    jacobian: Explicit, masks_RN: torch.Tensor, count: int, tolerance: float
+    jacobian: Explicit, masks_RN: torch.Tensor, count: int, tolerance: float, block: int = 1
 ) -> tuple[Spectrum, ...]:
     generator = torch.Generator().manual_seed(3)
     return top_directions(
-        jacobian, masks_RN, count, tolerance=tolerance, max_rounds=40, generator=generator
-    )
+        jacobian,
+        masks_RN,
+        [count] * len(masks_RN),
+        tolerance=tolerance,
+        max_rounds=80,
+        generator=generator,
+        block=block,
+    ).spectra
 
 
 def true_sine(J_ND: torch.Tensor, mask_N: torch.Tensor, spectrum: Spectrum) -> float:
@@ -65,12 +72,65 @@ def test_directions_are_those_of_the_exact_svd_within_the_estimated_angle(count:
         torch.testing.assert_close(spectrum.gap_K, exact_K[1:] / exact_K[:-1], rtol=0.05, atol=0)
 
 
-def test_one_basis_for_all_regions_costs_less_than_one_a_region() -> None:
-    together, apart = Explicit(falling()), Explicit(falling())
-    run(together, masks(), 3, 1e-2)
-    for mask_N in masks():
-        run(apart, mask_N[None], 3, 1e-2)
-    assert together.jvp_count + together.vjp_count < apart.jvp_count + apart.vjp_count
+def test_one_start_vector_a_region_needs_fewer_products_than_a_block() -> None:
+    single, block = Explicit(falling()), Explicit(falling())
+    run(single, masks(), 5, 1e-3)
+    run(block, masks(), 5, 1e-3, block=5)
+    assert single.jvp_count + single.vjp_count < 0.7 * (block.jvp_count + block.vjp_count)
+
+
+@pytest.mark.parametrize("ratio", [0.95, 0.99, 0.999, 1.0])
+@pytest.mark.parametrize("tolerance", [0.1, 1e-3])
+def test_the_estimate_is_not_below_the_true_angle_with_values_close_together(
+    ratio: float, tolerance: float
+) -> None:
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.exp(-torch.arange(120) / 7.0)
+        values[seed + 1] = ratio * values[seed]
+        left = torch.linalg.qr(torch.randn(200, 120, generator=generator))[0]
+        right = torch.linalg.qr(torch.randn(150, 120, generator=generator))[0]
+        J_ND = (left * values) @ right.T
+        block = 2 if ratio == 1.0 else 1
+        (spectrum,) = run(Explicit(J_ND), torch.ones(1, 200), 6, tolerance, block=block)
+        assert spectrum.converged
+        assert true_sine(J_ND, torch.ones(200), spectrum) <= spectrum.angle
+
+
+def test_a_neighbours_directions_save_products() -> None:
+    J_ND = falling()
+    near_ND = J_ND + 0.02 * falling(seed=5)
+    masks_RN = masks()
+    options = {"tolerance": 0.1, "max_rounds": 80}
+    generator = torch.Generator().manual_seed(0)
+    near = top_directions(Explicit(near_ND), masks_RN, [3] * 3, generator=generator, **options)
+    cold, warm = Explicit(J_ND), Explicit(J_ND)
+    top_directions(cold, masks_RN, [3] * 3, generator=generator, **options)
+    start = [s.V_KD for s in near.spectra]
+    found = top_directions(warm, masks_RN, [3] * 3, generator=generator, start=start, **options)
+    assert all(s.converged for s in found.spectra)
+    assert warm.jvp_count + warm.vjp_count < cold.jvp_count + cold.vjp_count
+
+
+def test_forward_and_reverse_products_of_different_maps_are_noticed() -> None:
+    class Crossed(Explicit):
+        def jvp(self, V_KD: torch.Tensor) -> torch.Tensor:
+            return super().jvp(V_KD) * 1.1
+
+    with pytest.raises(AdjointError, match="differ"):
+        run(Crossed(falling()), masks(), 2, 0.1)
+
+
+def test_the_joint_basis_holds_the_images_of_its_vectors() -> None:
+    J_ND = falling()
+    found = top_directions(
+        Explicit(J_ND), masks(), [2, 3, 4], tolerance=0.1, max_rounds=80,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert [len(s.S_K) for s in found.spectra] == [2, 3, 4]
+    Q_QD = found.basis.Q_QD
+    torch.testing.assert_close(Q_QD @ Q_QD.T, torch.eye(len(Q_QD)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.basis.JQ_QN, Q_QD @ J_ND.T, rtol=0, atol=1e-4)
 
 
 def test_left_vectors_vanish_outside_the_region_and_reproduce_the_values() -> None:

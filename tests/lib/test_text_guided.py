@@ -7,7 +7,7 @@ import torch
 
 from lib.checkpoint import open_checkpoint
 from lib.ddim import predicted_x0
-from lib.jacobian import HJacobian
+from lib.jacobian import h_jacobian
 from lib.text_guided import text_guided
 from lib.unet2d import load_denoiser
 
@@ -106,7 +106,7 @@ def test_in_a_network_a_small_shift_moves_the_prediction_along_the_wish(
     d_N = random(3 * 16 * 16, seed=1).float()
     mask_RN = torch.zeros(1, 3, 16, 16)
     mask_RN[..., 4:12] = 1
-    found = text_guided(HJacobian(denoiser, point, alpha, chunk=4), d_N, mask_RN.flatten(1))
+    found = text_guided(h_jacobian(denoiser, point, alpha, chunk=4), d_N, mask_RN.flatten(1))
     shift_BCYX = 1e-2 * found.V_RD.view_as(point.h_BCYX)
 
     def prediction(sign: int) -> torch.Tensor:

@@ -78,6 +78,17 @@ class LinearDenoiser:
         self.rows["decode"] += len(h_BCYX)
         return self._eps("decode", point.x_BLYX, point.t, h_BCYX)
 
+    def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
+        """The derivative of `decode`; NaN where `decode` gives NaN."""
+        origin_BLYX = self._eps("decode", point.x_BLYX, point.t, torch.zeros(1, *self.h_shape))
+        return lambda v_KCYX: (
+            self._eps("decode", point.x_BLYX.expand(len(v_KCYX), -1, -1, -1), point.t, v_KCYX)
+            - origin_BLYX
+        )
+
+    def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
+        return self._h(x_BLYX)
+
     def _h(self, x_BLYX: Tensor) -> Tensor:
         W_DN = torch.from_numpy(self.W_DN).float()
         return (x_BLYX.flatten(1) @ W_DN.T).view(-1, *self.h_shape)
