@@ -30,6 +30,8 @@ class Tally:
 
     unit: str
     """gpu or model: what the percentage is about."""
+    work: str = "edit"
+    """What is done with the shards, in a word."""
     images: int = 0
     errors: int = 0
     edits: int = 0
@@ -96,7 +98,7 @@ def line(counts: Counts, tally: Tally, done_before: int, lost_before: int, now: 
     left_s = tally.left_s(counts.waiting + counts.in_flight, now)
     eta = "?" if left_s is None else duration(left_s)
     return (
-        f"edit {done + lost}/{total} shards | {done} ok {lost} quarantined"
+        f"{tally.work} {done + lost}/{total} shards | {done} ok {lost} quarantined"
         f" | {tally.images:,} img ({tally.errors:,} err) | {tally.rate():.1f} img/s"
         f" | {tally.unit} {tally.busy():.0%} | ETA {eta}"
     )

@@ -155,7 +155,10 @@ def _drive(
         ),
     )
     events = EventLog(folder, time.monotonic())
-    tally = Tally("gpu" if execution.gpus_per_worker else "model")
+    tally = Tally(
+        "gpu" if execution.gpus_per_worker else "model",
+        "edit" if config.pipeline == "edit_dataset" else "find",
+    )
     before = len(inputs) - len(todo)
     lost_before = len(folder.quarantined_names().intersection(s.name for s in inputs))
     stop: Stop | None = None

@@ -14,6 +14,7 @@ from cluster.progress import duration
 from lib import storage
 from lib.problems import Problem
 from lib.run_folder import RunFolder
+from lib.run_index import read_index
 from pipelines.config import RunConfig
 from pipelines.inputs import absolute
 
@@ -67,7 +68,8 @@ def show_status(root: str) -> None:
         ("to do", f"{counts.pending:,}"),
         ("samples", f"{found.samples_ok:,} ok, {found.samples_err:,} errors"),
         ("edited images", f"{found.edits:,}"),
-        ("directions", f"{found.directions:,}"),
+        ("directions of single images", f"{found.directions:,}"),
+        *_learned(folder),
         ("image bytes", f"{found.image_bytes:,}"),
         *((f"errors: {kind}", f"{count:,}") for kind, count in found.error_kinds.items()),
         *_last_driver(folder),
@@ -124,6 +126,19 @@ def _opened(root: str) -> RunFolder:
     if not storage.exists(folder.run_url):
         raise Problem(f"{storage.redact(root)}: expected a run folder, found no run.json in it")
     return folder
+
+
+def _learned(folder: RunFolder) -> list[tuple[str, str]]:
+    """What finalize learned from all images, and what it could not."""
+    try:
+        index = read_index(folder)
+    except ValueError:  # of another release
+        return []
+    if index is None or not (index["merged"] or index["left_out"]):
+        return []
+    rows = sum(file["rows"] for file in index["merged"])
+    left_out = [("no direction", reason) for reason in index["left_out"].values()]
+    return [("directions of all images", f"{rows:,}"), *left_out]
 
 
 def _last_driver(folder: RunFolder) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ class Verification:
     samples_err: int
     edits: int
     directions: int
-    """Found in single images."""
+    """Found in single images, and learned from all of them."""
     problems: tuple[str, ...]
     """Sentences; empty when the run is whole."""
     notes: tuple[str, ...]
@@ -69,8 +69,10 @@ def verify(
             folder, index, findings, committed, whole=shards is None, deep=deep
         )
     notes = _unknown_files(folder, findings) if shards is None else []
+    learned = 0
     if index is not None:
-        notes += [f"no direction {label}: {why}" for label, why in index["left_out"].items()]
+        learned = sum(file["rows"] for file in index["merged"])
+        notes += [f"no direction: {why}" for why in index["left_out"].values()]
     if index is None:
         notes.append("the run is not finalized: there is no index.json")
     return Verification(
@@ -80,7 +82,7 @@ def verify(
         samples_ok=sum(finding.n_ok for finding in findings),
         samples_err=sum(finding.n_err for finding in findings),
         edits=sum(finding.n_edits for finding in findings),
-        directions=sum(finding.n_directions for finding in findings),
+        directions=sum(finding.n_directions for finding in findings) + learned,
         problems=tuple(problems),
         notes=tuple(notes),
     )
