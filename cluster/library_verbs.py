@@ -159,6 +159,69 @@ def export(
     typer.echo(f"{len(chosen)} directions in {output}")
 
 
+@app.command("import")
+def import_directions(
+    file: Annotated[str, typer.Argument(help="A .safetensors, .pt or .pth file.")],
+    library: Annotated[str, typer.Option(help="The library's folder, old or new.")],
+    file_format: Annotated[
+        Literal["deltah", "tensors", "asyrp"],
+        typer.Option("--format", help="An export, bare tensors, or a file of Asyrp."),
+    ] = "deltah",
+    model: Annotated[str, typer.Option(help="The checkpoint that they belong to.")] = "",
+    space: Annotated[Literal["h", "x"], typer.Option(help="Of bare tensors.")] = "h",
+    h_layer: Annotated[
+        Literal["before", "middle", "after"], typer.Option(help="Of bare tensors.")
+    ] = "after",
+    timesteps: Annotated[
+        str, typer.Option(help="Of bare tensors, with commas: one, or one a step.")
+    ] = "",
+    tensor: Annotated[str, typer.Option(help="Which one, where a file holds several.")] = "",
+    region: Annotated[str, typer.Option(help="The region that they change.")] = "image",
+    label: Annotated[str, typer.Option(help="Their name.")] = "",
+    one_for_all_steps: Annotated[
+        bool, typer.Option("--global", help="Asyrp: the mean over timesteps.")
+    ] = False,
+    block: Annotated[str, typer.Option(help="Asyrp: which network of several.")] = "0",
+    ignores_time: Annotated[
+        bool, typer.Option("--ignores-time", help="Asyrp: trained with --ignore_timesteps.")
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option(help="Asyrp: a run's config with images to average over.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Of that config.")] = 16,
+) -> None:
+    """Put the directions of another library or program into a library."""
+    from pipelines.config_file import load_config
+    from pipelines.library_import import Origin, import_file
+
+    origin = Origin(
+        kind=file_format,
+        checkpoint=model,
+        space=space,
+        h_layer=h_layer,
+        timesteps=_timesteps(timesteps),
+        tensor=tensor,
+        region=region,
+        label=label,
+        one_for_all_steps=one_for_all_steps,
+        block=block,
+        ignores_time=ignores_time,
+    )
+    loaded = None if config is None else load_config(config)
+    _, new = import_file(library, file, origin, config=loaded, images=images)
+    typer.echo(f"{new} new directions in {library}")
+
+
+def _timesteps(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected whole numbers with commas, such as 500,400, got {text!r}",
+            param_hint="--timesteps",
+        ) from error
+
+
 def _term(text: str) -> tuple[str, float]:
     given, sign, weight = text.partition("=")
     try:

@@ -13,7 +13,7 @@ from itertools import islice
 from lib import storage
 from lib.calibration import h_norms
 from lib.checkpoint import open_checkpoint, weights_sha256
-from lib.grid import Grid, edited_nodes, make_grid
+from lib.grid import edited_nodes, make_grid
 from lib.kernels import settle
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
@@ -23,7 +23,7 @@ from lib.unet2d import load_denoiser
 from pipelines.config import MaskFile, RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.reading import SampleReader
-from pipelines.stages import chosen_device, mask_sources
+from pipelines.stages import Engine, build_inverter, chosen_device, mask_sources
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import Segmenter
@@ -36,14 +36,9 @@ _AHEAD = 8
 class Subject:
     """A model, ready to edit."""
 
-    model: str
-    """SHA-256 of the weights."""
-    h_shape: tuple[int, int, int]
-    latent_shape: tuple[int, int, int]
-    grid: Grid
+    engine: Engine
     editor: Editor
     invert: Inverter
-    image_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +63,30 @@ def load_subject(config: RunConfig) -> Subject:
     nodes = edited_nodes(grid.timesteps, config.edit.window)
     device = chosen_device(config.execution.device)
     denoiser = load_denoiser(checkpoint, device, config.model.h_layer)
+    engine = Engine(denoiser, grid, h_norms(denoiser, grid), weights_sha256(checkpoint))
     return Subject(
-        model=weights_sha256(checkpoint),
-        h_shape=denoiser.h_shape,
-        latent_shape=denoiser.latent_shape,
-        grid=grid,
-        editor=Editor(
+        engine,
+        Editor(
             denoiser,
             grid,
             window=config.edit.window,
             injection=config.edit.injection,
             strengths=config.edit.strengths,
             batch_size=config.edit.batch_size,
-            h_norms=h_norms(denoiser, grid),
+            h_norms=engine.h_norms,
         ),
-        invert=Inverter(
-            denoiser,
-            grid,
-            last=nodes[0],
-            keep=frozenset(),
-            refinements=config.invert.refinements,
-            batch_size=config.invert.batch_size,
-        ),
-        image_size=denoiser.image_size,
+        build_inverter(config, engine, last=nodes[0], keep=frozenset()),
     )
 
 
 def read_held_out(
-    config: RunConfig, subject: Subject, regions: Collection[str], count: int
+    config: RunConfig, subject: Subject, regions: Collection[str], count: int, *, least: int
 ) -> HeldOut:
     """The first `count` images of the config's shards that can be decoded, inverted and segmented
     into `regions`; what is skipped is logged as a warning.
 
     Raises:
-        ConfigProblem: there are fewer than two.
+        ConfigProblem: there are fewer than `least`.
     """
     failures: list[Failure] = []
 
@@ -112,7 +97,7 @@ def read_held_out(
     sources = mask_sources(config)
     segment = Segmenter(
         {name: source for name, source in sources.items() if name in regions},
-        size=subject.image_size,
+        size=subject.engine.denoiser.image_size,
         min_area=config.segment.min_area,
         max_area=config.segment.max_area,
         max_pixels=config.input.max_pixels,
@@ -121,7 +106,7 @@ def read_held_out(
     with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
         reader = SampleReader(
             config.input,
-            image_size=subject.image_size,
+            image_size=subject.engine.denoiser.image_size,
             claimed=frozenset(
                 r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
             ),
@@ -134,10 +119,10 @@ def read_held_out(
             found += islice(segmented, count - len(found))
             if len(found) == count:
                 break
-    if len(found) < 2:
+    if len(found) < least:
         raise ConfigProblem(
-            "input.shards: expected at least two held-out images that can be used, found"
-            f" {len(found)} ({len(failures)} skipped); consistency is between images"
+            f"input.shards: expected at least {least} held-out images that can be used, found"
+            f" {len(found)} ({len(failures)} skipped)"
         )
     return HeldOut(tuple(found), len(failures))
 

@@ -66,6 +66,7 @@ def _points(axes: Any, colours: Scheme, rows: Sequence[Row], x: str, y: str) -> 
             linewidths=0,
             label=region,
         )
+    axes.margins(0.08)
 
 
 def _log(axis: Any, set_scale: Any) -> None:

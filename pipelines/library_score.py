@@ -89,8 +89,8 @@ def score_library(
         )
     subject = load_subject(config)
     _check(library, subject, config)
-    refuse_out_of_reach(chosen, subject.grid, config.edit.window)
-    held_out = read_held_out(config, subject, regions, scoring.images)
+    refuse_out_of_reach(chosen, subject.engine.grid, config.edit.window)
+    held_out = read_held_out(config, subject, regions, scoring.images, least=2)
     names, factors = _factors(config)
     begin(-(-len(chosen) // _AT_ONCE) * len(held_out.images))
     scored: dict[tuple[str, str], Direction] = {}
@@ -136,12 +136,14 @@ def _chosen(directions: Sequence[Direction], limit: int | None) -> list[Directio
 def _check(library: Library, subject: Subject, config: RunConfig) -> None:
     kind = kind_of(library.directions[0])
     model, h_layer, space, shape = kind
-    entries = subject.latent_shape if space == "x" else subject.h_shape
+    entries = (
+        subject.engine.denoiser.latent_shape if space == "x" else subject.engine.denoiser.h_shape
+    )
     layer = h_layer if space == "x" else config.model.h_layer
-    if (model, h_layer, shape[1:]) != (subject.model, layer, entries):
+    if (model, h_layer, shape[1:]) != (subject.engine.model, layer, entries):
         raise ConfigProblem(
             f"{storage.redact(library.root)} is of {kind_text(kind)}; the config has"
-            f" {kind_text((subject.model, layer, space, (shape[0], *entries)))}"
+            f" {kind_text((subject.engine.model, layer, space, (shape[0], *entries)))}"
         )
 
 

@@ -195,7 +195,7 @@ def test_a_library_of_another_model_layer_or_region_is_refused(
     with pytest.raises(ConfigProblem, match=r"\['hair'\] are missing"):
         score(tmp_path / "hair", config, Scoring(images=2))
     bad = config.input.model_copy(update={"shards": (config.input.shards[0].replace("*", "b"),)})
-    with pytest.raises(ConfigProblem, match="at least two held-out images"):
+    with pytest.raises(ConfigProblem, match="at least 2 held-out images"):
         score(tmp_path / "lib", config.model_copy(update={"input": bad}), Scoring(images=2))
     with pytest.raises(ConfigProblem, match="at least 2"):
         Scoring(images=1)
