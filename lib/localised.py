@@ -1,0 +1,177 @@
+"""Directions that change one region and leave the rest of the image alone, in closed form.
+
+With J_r = diag(m) J and the complement J_c = diag(1 - m) J, the whole rest of the image, they
+maximise
+
+    v^T J_r^T J_r v / v^T (J_c^T J_c + lambda s_1^2 I) v,
+
+s_1 the top singular value of J_r. lambda trades locality for strength: without it a direction may
+answer next to nowhere. The complement costs no passes of its own, since J v holds the inside and
+the outside, and the residual of the eigenvalue equation is one reverse product.
+
+Shape suffixes: R regions, N entries of the image, D of the domain, Q basis columns, K wanted
+directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.golub_kahan import Spectrum, nothing
+from lib.jacobian import LinearMap
+from lib.joint_basis import JointBasis, empty_basis, orthonormal
+from lib.subspace import NotFiniteError, Subspaces
+
+_SILENT = 1e-12
+"""A region whose squared response is below this share of the image's does not respond."""
+
+
+def local_directions(
+    jacobian: LinearMap,
+    masks_RN: Tensor,
+    counts: Sequence[int],
+    *,
+    trade_off: float,
+    tolerance: float,
+    max_rounds: int,
+    generator: torch.Generator,
+) -> Subspaces:
+    """The `counts[r]` most local directions of every region r, from one joint basis.
+
+    Every round the residuals of all open regions join the basis (block Davidson). It stops when
+    what is still to be gained, by extrapolation of the last two rounds, is below `tolerance`
+    squared of every objective; `angle` is the root of that share. In a spectrum, S is |J_r v|,
+    U the unit response in the region, `gap` the ratio of consecutive objectives and `residual` the
+    last round's relative gain.
+
+    Raises:
+        NotFiniteError: a product is NaN or infinite.
+    """
+    _, entries = masks_RN.shape
+    noise_KN = torch.cat(
+        [
+            torch.randn(count, entries, generator=generator).to(mask_N) * mask_N
+            for count, mask_N in zip(counts, masks_RN, strict=True)
+        ]
+    )
+    basis = empty_basis(masks_RN[0], jacobian.domain)
+    searches = [
+        _Search(mask_N, count, trade_off, tolerance)
+        for mask_N, count in zip(masks_RN, counts, strict=True)
+    ]
+    sent_KN = noise_KN
+    for _ in range(max_rounds):
+        fresh_QD = orthonormal(_finite(jacobian.vjp(sent_KN)), basis.Q_QD, 1e-4)
+        if not len(fresh_QD):
+            break
+        basis = basis.extended(fresh_QD, _finite(jacobian.jvp(fresh_QD)))
+        sent = [s.round(basis) for s in searches if s.open]
+        sent_KN = torch.cat([rows_KN for rows_KN in sent if len(rows_KN)] or [noise_KN[:0]])
+        if not len(sent_KN):
+            break
+    return Subspaces(tuple(search.spectrum(basis) for search in searches), basis)
+
+
+def localised_in(basis: JointBasis, mask_N: Tensor, count: int, trade_off: float) -> Pencil:
+    """The best `count` + 1 directions inside a basis: another trade-off needs no other passes."""
+    inside_QQ, outside_QQ = basis.gram(mask_N), basis.gram(1 - mask_N)
+    top = float(torch.linalg.eigvalsh(inside_QQ)[-1])
+    if top <= _SILENT * float(inside_QQ.trace() + outside_QQ.trace()):
+        return Pencil(inside_QQ[:0], inside_QQ[:0, 0], inside_QQ, outside_QQ)
+    ridge_QQ = trade_off * top * torch.eye(len(inside_QQ)).to(inside_QQ)
+    outside_QQ = outside_QQ + ridge_QQ
+    L_QQ = torch.linalg.cholesky(outside_QQ)
+    half_QQ = torch.linalg.solve_triangular(L_QQ, inside_QQ, upper=False)
+    whole_QQ = torch.linalg.solve_triangular(L_QQ, half_QQ.T, upper=False)
+    values_Q, Y_QQ = torch.linalg.eigh((whole_QQ + whole_QQ.T) / 2)
+    Z_QQ = torch.linalg.solve_triangular(L_QQ.T, Y_QQ.flip(1), upper=True)
+    kept = min(count + 1, int((values_Q > _SILENT * values_Q[-1]).sum()))
+    Z_KQ = torch.nn.functional.normalize(Z_QQ[:, :kept].T, dim=1)
+    return Pencil(Z_KQ, values_Q.flip(0)[:kept], inside_QQ, outside_QQ)
+
+
+@dataclass(frozen=True, slots=True)
+class Pencil:
+    """Solutions of A z = theta B z in a basis, best first, float64."""
+
+    Z_KQ: Tensor
+    """Unit rows."""
+    theta_K: Tensor
+    inside_QQ: Tensor
+    """A, the Gram matrix of the region."""
+    outside_QQ: Tensor
+    """B, that of the complement with the trade-off on its diagonal."""
+
+    def objective(self, Z_KQ: Tensor) -> Tensor:
+        """z^T A z / z^T B z of every row."""
+        inside_K = ((Z_KQ @ self.inside_QQ) * Z_KQ).sum(1)
+        return inside_K / ((Z_KQ @ self.outside_QQ) * Z_KQ).sum(1)
+
+
+class _Search:
+    """One region's way to its directions."""
+
+    def __init__(self, mask_N: Tensor, count: int, trade_off: float, tolerance: float) -> None:
+        self._mask_N = mask_N
+        self._count = count
+        self._trade_off = trade_off
+        self._tolerance = tolerance
+        self._Z_KQ = mask_N.new_empty(0, 0).double()
+        self._gain_K = mask_N.new_empty(0).double()
+        self._left_K = mask_N.new_empty(0).double()
+        self.open = True
+
+    def round(self, basis: JointBasis) -> Tensor:
+        """Solve in the basis; the cotangents m^2 y - theta (1 - m)^2 y of the residuals, (K, N),
+        none when the region is done.
+        """
+        found = localised_in(basis, self._mask_N, self._count, self._trade_off)
+        Z_KQ, theta_K = found.Z_KQ[: self._count], found.theta_K[: self._count]
+        before_KQ = torch.nn.functional.pad(self._Z_KQ, (0, Z_KQ.shape[1] - self._Z_KQ.shape[1]))
+        gain_K = torch.ones_like(theta_K)
+        known = min(len(before_KQ), len(theta_K))
+        gain_K[:known] -= found.objective(before_KQ[:known]) / theta_K[:known]
+        gain_K = gain_K.clamp_min(0)
+        if len(self._gain_K) == len(gain_K):
+            rate_K = (gain_K / self._gain_K.clamp_min(1e-12)).clamp(0.2, 0.8)
+            self._left_K = gain_K * rate_K / (1 - rate_K)
+        self._Z_KQ, self._gain_K = Z_KQ, gain_K
+        if not len(Z_KQ) or self._angle() <= self._tolerance:
+            self.open = False
+            return self._mask_N.new_empty(0, len(self._mask_N))
+        y_KN = Z_KQ.to(basis.JQ_QN) @ basis.JQ_QN
+        outside_KN = theta_K[:, None].to(y_KN) * (1 - self._mask_N) ** 2 * y_KN
+        return self._mask_N**2 * y_KN - outside_KN
+
+    def spectrum(self, basis: JointBasis) -> Spectrum:
+        """The directions in the whole basis, which other regions may have extended since."""
+        found = localised_in(basis, self._mask_N, self._count, self._trade_off)
+        Z_KQ, theta_K = found.Z_KQ[: self._count], found.theta_K
+        if not len(Z_KQ):
+            return nothing(self._mask_N, basis.Q_QD.shape[1])
+        V_KD = torch.nn.functional.normalize(Z_KQ.to(basis.Q_QD) @ basis.Q_QD, dim=1)
+        U_KN = self._mask_N * (Z_KQ.to(basis.JQ_QN) @ basis.JQ_QN)
+        S_K = U_KN.norm(dim=1)
+        following_K = torch.cat([theta_K[1:], theta_K.new_zeros(1)])[: len(Z_KQ)]
+        return Spectrum(
+            V_KD,
+            S_K,
+            U_KN / S_K[:, None],
+            self._gain_K.to(S_K),
+            (following_K / theta_K[: len(Z_KQ)]).to(S_K),
+            self._angle(),
+            not self.open,
+        )
+
+    def _angle(self) -> float:
+        return min(float(self._left_K.max()) ** 0.5, 1.0) if len(self._left_K) else 1.0
+
+
+def _finite(rows_KN: Tensor) -> Tensor:
+    if not bool(torch.isfinite(rows_KN).all()):
+        raise NotFiniteError("the Jacobian gave NaN or infinity")
+    return rows_KN
