@@ -87,6 +87,11 @@ class Sources:
             rows = table.take([places[position].row for position in positions])
             for position, direction in zip(positions, from_table(rows), strict=True):
                 v_ND[position] = direction.vector_SCYX.numpy().ravel()
+                if not np.isfinite(v_ND[position]).all() or not v_ND[position].any():
+                    raise ConfigProblem(
+                        f"{storage.redact(file.url)}: direction {direction.id} is zero or not"
+                        " finite; leave this file out, or make it again"
+                    )
                 own_SCYX = torch.from_numpy(v_ND[position]).view(shape)
                 found[position] = replace(direction, vector_SCYX=own_SCYX)
         unit_ND = torch.nn.functional.normalize(torch.from_numpy(v_ND), dim=1)

@@ -305,3 +305,12 @@ def test_an_empty_or_old_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigProblem, match="whole Parquet file"):
         build_library([str(tmp_path / "cut.parquet")], str(tmp_path / "lib"), Merge())
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_a_vector_that_is_no_direction_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    good = direction(torch.ones(512), 0, 1.0)
+    bad = replace(good, id="b" * 16, vector_SCYX=torch.full(SHAPE, value))
+    source = write(tmp_path / "bad.parquet", [good, bad])
+    with pytest.raises(ConfigProblem, match=r"bad\.parquet: direction b{16} is zero or not finite"):
+        build_library([source], str(tmp_path / "lib"), Merge())
