@@ -82,8 +82,10 @@ def test_the_index_counts_what_the_files_hold(done: Done, shards: ModuleType) ->
         "samples": 4,
         "errors": 1,
         "edits": 8,
+        "directions": 4,
         "image_bytes": sum(tar.stat().st_size for tar in tars),
         "directions_bytes": sum(p.stat().st_size for p in (done.folder / "directions").iterdir()),
+        "statistics_bytes": 0,
     }
     assert pq.read_table(done.folder / "manifest" / "edits-00000.parquet").num_rows == 8
     assert len(shards.images(done.folder)) == 8
