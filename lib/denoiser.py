@@ -12,12 +12,13 @@ has its own (channel, y, x), written BCYX.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Protocol
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from lib.linearisation import Recording, leaves
@@ -42,6 +43,14 @@ class Point:
         part = slice(index, index + 1)
         captured = {name: _map(value, lambda a: a[part]) for name, value in self.encoder.items()}
         return Point(self.x_BLYX[part], self.t, self.h_BCYX[part], self.eps_BLYX[part], captured)
+
+    def contiguous(self) -> Point:
+        """The same point with everything laid out contiguously, which `vmap` asks for."""
+        captured = {
+            name: _map(value, torch.Tensor.contiguous) for name, value in self.encoder.items()
+        }
+        h_BCYX, eps_BLYX = self.h_BCYX.contiguous(), self.eps_BLYX.contiguous()
+        return Point(self.x_BLYX.contiguous(), self.t, h_BCYX, eps_BLYX, captured)
 
 
 class Denoiser(Protocol):
@@ -82,6 +91,10 @@ class Denoiser(Protocol):
 
     def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
         """h at (x_t, t) alone, without the decoder half; differentiable in x_t."""
+        ...
+
+    def contiguous(self) -> AbstractContextManager[None]:
+        """A scope in which activations are laid out contiguously, as batched derivatives need."""
         ...
 
 
@@ -226,6 +239,11 @@ class UNet2DDenoiser:
         with _hooks([(self._h_module, leave)]), suppress(_Reached):
             self._unet(x_BLYX, t)
         return seen[0]
+
+    def contiguous(self) -> AbstractContextManager[None]:
+        """Attention leaves its output transposed; inside, it is copied. Rounding may differ."""
+        attention = [m for m in self._unet.modules() if isinstance(m, Attention)]
+        return _hooks([(m, lambda _m, _a, output: output.contiguous()) for m in attention])
 
     def _h_of(self, output: Any) -> Tensor:
         h_BCYX: Tensor = output[0] if self._h_layer == "before" else output

@@ -146,6 +146,7 @@ def h_jacobian(
 ) -> Jacobian:
     """d P_t / d h at a point of batch 1; `alpha` is alpha_bar(t)."""
     scale = -sqrt((1 - alpha) / alpha)
+    point = point.contiguous()
     linear = None
     if products == "linearised":
         product = denoiser.linearised(point)
@@ -153,8 +154,12 @@ def h_jacobian(
         def linear(tangent_KCYX: Tensor) -> Tensor:
             return scale * product(tangent_KCYX)
 
+    def function(h_BCYX: Tensor) -> Tensor:
+        with denoiser.contiguous():
+            return scale * denoiser.decode(point, h_BCYX)
+
     return Jacobian(
-        lambda h_BCYX: scale * denoiser.decode(point, h_BCYX),
+        function,
         point.h_BCYX,
         products=products,
         chunk=chunk,
@@ -172,19 +177,24 @@ def x_jacobian(
     products: Products = "forward",
 ) -> Jacobian:
     """d P_t / d x_t through the whole network (LOCO, Chen et al. 2024, sec. 3)."""
-    return Jacobian(
-        lambda x: (x - sqrt(1 - alpha) * denoiser.predict(x, t)) / sqrt(alpha),
-        x_BLYX,
-        products=products,
-        chunk=chunk,
-    )
+
+    def function(x_BLYX: Tensor) -> Tensor:
+        with denoiser.contiguous():
+            return (x_BLYX - sqrt(1 - alpha) * denoiser.predict(x_BLYX, t)) / sqrt(alpha)
+
+    return Jacobian(function, x_BLYX, products=products, chunk=chunk)
 
 
 def pullback(
     denoiser: Denoiser, x_BLYX: Tensor, t: int, *, chunk: int, products: Products = "forward"
 ) -> Jacobian:
     """d h / d x_t, whose right singular vectors are the pullback basis (Park et al. 2023)."""
-    return Jacobian(lambda x: denoiser.bottleneck(x, t), x_BLYX, products=products, chunk=chunk)
+
+    def function(x_BLYX: Tensor) -> Tensor:
+        with denoiser.contiguous():
+            return denoiser.bottleneck(x_BLYX, t)
+
+    return Jacobian(function, x_BLYX, products=products, chunk=chunk)
 
 
 def _pulled(y_B: Tensor, x_B: Tensor, cotangent_KB: Tensor) -> Tensor:

@@ -188,3 +188,43 @@ def test_h_alone_is_that_of_the_whole_pass_and_has_a_pullback(
         U_KN = torch.randn(JV_KN.shape, generator=generator)
         ahead, back = (JV_KN * U_KN).sum(1), (V_KD * jacobian.vjp(U_KN)).sum(1)
         torch.testing.assert_close(ahead, back, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("products", ["linearised", "forward", "double_backward", "difference"])
+def test_attention_on_both_sides_of_the_network_has_all_products(
+    tmp_path: Path, products: str, x_BLYX: torch.Tensor
+) -> None:
+    """As in google/ddpm-celebahq-256: attention leaves activations transposed in memory."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=2,
+        down_block_types=("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=16,
+    )
+    DDPMPipeline(unet, DDPMScheduler(clip_sample=False)).save_pretrained(tmp_path)
+    denoiser = load(tmp_path)
+    with torch.no_grad():
+        whole = denoiser.predict(x_BLYX, 300)
+        point = denoiser.encode(x_BLYX[:1], 300)
+        assert torch.equal(denoiser.decode(point, point.h_BCYX), denoiser.predict(x_BLYX[:1], 300))
+    jacobians = [h_jacobian(denoiser, point, 0.4, chunk=2, products=products)]
+    if products != "linearised":
+        jacobians += [
+            x_jacobian(denoiser, x_BLYX[:1], 300, 0.4, chunk=2, products=products),
+            pullback(denoiser, x_BLYX[:1], 300, chunk=2, products=products),
+        ]
+    for jacobian in jacobians:
+        generator = torch.Generator().manual_seed(4)
+        V_KD = torch.randn(3, jacobian.domain, generator=generator)
+        JV_KN = jacobian.jvp(V_KD)
+        U_KN = torch.randn(JV_KN.shape, generator=generator)
+        ahead, back = (JV_KN * U_KN).sum(1), (V_KD * jacobian.vjp(U_KN)).sum(1)
+        scale = float(JV_KN.norm() * U_KN.norm())
+        bound = 1e-3 if products == "difference" else 1e-6
+        assert float((ahead - back).abs().max()) < bound * scale
+    with torch.no_grad():
+        assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
