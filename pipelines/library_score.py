@@ -10,6 +10,7 @@ from typing import Any
 from lib import storage
 from lib.checkpoint import EMBEDDED
 from lib.direction import WHOLE, Direction, Scores
+from lib.direction_reach import refuse_out_of_reach
 from lib.library_rows import SHEETS
 from lib.library_store import Library, kind_of, kind_text, read_library_folder, write_library
 from lib.problems import ConfigProblem
@@ -17,7 +18,6 @@ from pipelines.config import RunConfig
 from pipelines.direction_effects import Effects, Factors, measure, strongest_factor, summary
 from pipelines.held_out import HeldOut, Subject, load_subject, read_held_out
 from pipelines.library_sheets import sheet
-from tasks.edit import refuse_out_of_reach
 
 _AT_ONCE = 32
 """Directions that are measured together: what bounds memory. The images stay, inverted."""

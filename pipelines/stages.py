@@ -10,6 +10,7 @@ import torch
 from lib.calibration import calibrate
 from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.denoiser import Denoiser
+from lib.direction_reach import refuse_out_of_reach
 from lib.direction_table import read_library
 from lib.grid import Grid, edited_nodes, make_grid
 from lib.problems import ConfigProblem
@@ -20,7 +21,7 @@ from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LibraryDiscovery
 from pipelines.discovery_work import discovery_work
 from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
-from tasks.edit import Editor, refuse_out_of_reach
+from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import MaskSource, Segmenter
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from lib.ddim import transfer
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE, Direction
+from lib.direction_reach import nodes_of_x, shifts_h
 from lib.grid import Grid, edited_nodes
 from lib.injection import asymmetric_step, change, psnr, step_weight, symmetric_step
-from lib.problems import ConfigProblem
 from lib.records import Discovered, Edit, Edited, Failure, Region
 from lib.regions import make_region
 
@@ -209,48 +209,6 @@ class Editor:
             self.spent(shifts),
             tuple(edits),
         )
-
-
-def refuse_out_of_reach(
-    directions: Sequence[Direction], grid: Grid, window: tuple[int, int]
-) -> None:
-    """Refuse directions that a run with this window would pass over in silence.
-
-    Raises:
-        ConfigProblem: a direction of x lies above the window, where decoding begins, or the window
-            that a direction brings shares no grid timestep with the run's.
-    """
-    nodes = edited_nodes(grid.timesteps, window)
-    top = grid.timestep(nodes[0])
-    for direction in directions:
-        if any(node > nodes[0] for node in nodes_of_x(direction, grid)):
-            raise ConfigProblem(
-                f"edit.window: direction {direction.id} moves x at timestep"
-                f" {max(direction.timesteps)}, and decoding begins at {top}; expected a window"
-                " whose highest timestep is not below it"
-            )
-        if direction.space == "h" and not any(
-            shifts_h(direction, grid.timestep(node)) for node in nodes
-        ):
-            raise ConfigProblem(
-                f"edit.window: direction {direction.id} is to be applied in"
-                f" {list(direction.window or window)}; expected a window that shares a grid"
-                f" timestep with it, got {list(window)}"
-            )
-
-
-def nodes_of_x(direction: Direction, grid: Grid) -> tuple[int, ...]:
-    """The node at which each step of a direction of x moves x_t; none for a direction of h."""
-    if direction.space != "x":
-        return ()
-    return tuple(grid.nearest_node(t) for t in direction.timesteps)
-
-
-def shifts_h(direction: Direction, t: int) -> bool:
-    """Whether a direction shifts h at an edited timestep `t`."""
-    if direction.space != "h":
-        return False
-    return direction.window is None or direction.window[1] <= t <= direction.window[0]
 
 
 def vector_at(direction: Direction, t: int) -> Tensor:

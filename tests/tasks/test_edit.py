@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from lib.direction import WHOLE, Direction
+from lib.direction_reach import refuse_out_of_reach
 from lib.grid import Grid, make_grid
 from lib.injection import step_weight
 from lib.problems import ConfigProblem
 from lib.records import Discovered, Edited, Failure, Segmented
-from tasks.edit import Editor, Shift, refuse_out_of_reach
+from tasks.edit import Editor, Shift
 
 Factors = Callable[[Grid, int], tuple[float, float, float]]
 WINDOW = (850, 300)
