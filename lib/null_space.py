@@ -9,6 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lib.golub_kahan import Spectrum
+from lib.region_problem import RegionProblem, Search, answered
+from lib.subspace import top_directions
+
+_COMPLEMENT_TOLERANCE = 0.5
+"""Of the null space's angle: its last directions hardly matter and their gap is next to none."""
+
 _RANK_FLOOR = 1e-6
 _LEFT = 1e-6
 """Length of what is left, relative to the direction, below which it is rounding."""
@@ -43,6 +50,42 @@ def without(V_KD: Tensor, null_RD: Tensor) -> Tensor:
         )
     unit_KD: Tensor = left_KD / length_K[:, None]
     return unit_KD.to(V_KD)
+
+
+def null_space_directions(
+    problem: RegionProblem, search: Search, null_rank: int
+) -> tuple[Spectrum, ...]:
+    """The masked Jacobian's directions without the `null_rank` strongest of the rest of the image
+    (LOCO Edit, algorithm 1, for h or x_t).
+
+    Raises:
+        ValueError: a region's directions lie wholly in the null space of its complement.
+    """
+    regions = len(problem.masks_RN)
+    generator = problem.generator()
+    found = top_directions(
+        problem.jacobian,
+        problem.masks_RN,
+        [search.count] * regions,
+        tolerance=search.tolerance,
+        max_rounds=search.max_rounds,
+        generator=generator,
+        start=problem.start,
+    )
+    rest = top_directions(
+        problem.jacobian,
+        1 - problem.masks_RN,
+        [null_rank] * regions,
+        tolerance=_COMPLEMENT_TOLERANCE,
+        max_rounds=search.max_rounds + 2 * null_rank,
+        generator=generator,
+    )
+    basis = found.basis.extended(rest.basis.Q_QD, rest.basis.JQ_QN)
+    answers = []
+    for mask_N, own, outside in zip(problem.masks_RN, found.spectra, rest.spectra, strict=True):
+        V_KD = without(own.V_KD, outside.V_KD) if len(outside.V_KD) else own.V_KD
+        answers.append(answered(V_KD, basis, mask_N, own))
+    return tuple(answers)
 
 
 def _basis(null_RD: Tensor) -> Tensor:
