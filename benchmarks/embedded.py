@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,10 +16,12 @@ from lib.denoiser import Denoiser
 from lib.direction import Direction
 from lib.grid import Grid, make_grid
 from lib.images import Geometry
+from lib.masked_jacobian import masked_jacobian
 from lib.records import Inverted, Sample, Segmented
+from lib.region_problem import Search
 from lib.regions import make_region
 from lib.unet2d import load_denoiser
-from tasks.discover import JacobianDiscoverer
+from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.edit import Editor
 from tasks.invert import Inverter
 
@@ -64,18 +67,13 @@ class Bench:
 
     def discover(self, faces: Sequence[Segmented], node: int, count: int) -> list[list[Direction]]:
         """The discover stage: directions of every face, region by region."""
+        method = partial(masked_jacobian, search=Search(count, 0.1, 30))
         stage = JacobianDiscoverer(
             self.denoiser,
             self.grid,
-            node=node,
-            directions=count,
-            tolerance=0.1,
-            max_rounds=30,
-            chunk=8,
-            model=self.weights,
-            h_layer="after",
-            h_norms=self.h_norms,
-            vector_dtype="float32",
+            nodes=[node],
+            recipe=Recipe("jacobian", method, {}),
+            stamp=Stamp(self.weights, "after", self.h_norms, "float32"),
         )
         return [list(found.directions) for found in stage(faces, _refuse)]
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from lib.golub_kahan import Spectrum, nothing
 from lib.jacobian import LinearMap
 from lib.joint_basis import JointBasis, empty_basis, orthonormal
+from lib.region_problem import RegionProblem, Search
 from lib.subspace import NotFiniteError, Subspaces
 
 _SILENT = 1e-12
@@ -74,6 +75,21 @@ def local_directions(
         if not len(sent_KN):
             break
     return Subspaces(tuple(search.spectrum(basis) for search in searches), basis)
+
+
+def localised_directions(
+    problem: RegionProblem, search: Search, trade_off: float
+) -> tuple[Spectrum, ...]:
+    """`local_directions` of one image, as a method."""
+    return local_directions(
+        problem.jacobian,
+        problem.masks_RN,
+        [search.count] * len(problem.masks_RN),
+        trade_off=trade_off,
+        tolerance=search.tolerance,
+        max_rounds=search.max_rounds,
+        generator=problem.generator(),
+    ).spectra
 
 
 def localised_in(basis: JointBasis, mask_N: Tensor, count: int, trade_off: float) -> Pencil:

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.golub_kahan import Spectrum
 from lib.jacobian import LinearMap
 from lib.null_space import without
+from lib.region_problem import RegionProblem, Search
+from lib.subspace import top_directions
+from lib.text_image import TextImage
 
 TOWARDS_TARGET = "towards_target"
 """Sign rule: + moves the predicted image towards the target text. No other rule is needed."""
@@ -74,3 +78,41 @@ def text_guided(
         gain_R=tuple(gain_R.tolist()),
         kept_R=tuple((free_RD * V_RD).sum(dim=1).tolist()),
     )
+
+
+def text_directions(
+    problem: RegionProblem,
+    search: Search,
+    text_image: TextImage,
+    texts: tuple[str, str],
+    null_rank: int,
+) -> tuple[Spectrum, ...]:
+    """One direction a region, from the first of `texts` towards the second, for a model whose
+    latents are pixels; S is |J^T u| for the unit change u that the texts ask for.
+
+    Raises:
+        ValueError: the texts ask for no change in a region, or the image does not answer there.
+        NotFiniteError: a product is NaN or infinite.
+    """
+    source, target = texts
+    d_N = text_image.gradient(problem.predicted_CHW[None], source, target).flatten()
+    null_RKD: list[Tensor] = []
+    if null_rank:
+        rest = top_directions(
+            problem.jacobian,
+            1 - problem.masks_RN,
+            [null_rank] * len(problem.masks_RN),
+            tolerance=0.5,
+            max_rounds=search.max_rounds + 2 * null_rank,
+            generator=problem.generator(),
+        )
+        null_RKD = [s.V_KD for s in rest.spectra]
+    found = text_guided(problem.jacobian, d_N, problem.masks_RN, null_RKD)
+    answers = []
+    for v_D, gain, mask_N in zip(found.V_RD, found.gain_R, problem.masks_RN, strict=True):
+        zero_1 = v_D.new_zeros(1)
+        u_N = torch.nn.functional.normalize(mask_N * d_N, dim=0)
+        answers.append(
+            Spectrum(v_D[None], v_D.new_tensor([gain]), u_N[None], zero_1, zero_1, 0.0, True)
+        )
+    return tuple(answers)

@@ -21,9 +21,10 @@ from lib.records import Sample, Segmented
 from lib.samples import ShardDamage, read_shard
 from lib.unet2d import load_denoiser
 from pipelines.config import MaskFile, RunConfig
+from pipelines.engine import Engine, chosen_device
 from pipelines.inputs import expand_inputs
 from pipelines.reading import SampleReader
-from pipelines.stages import Engine, build_inverter, chosen_device, mask_sources
+from pipelines.stages import build_inverter, mask_sources
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import Segmenter

@@ -9,16 +9,11 @@ from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.statistics_files import Study
 from pipelines.config import RunConfig
+from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from pipelines.discovery_work import wanted_nodes
-from pipelines.stages import (
-    Discoverer,
-    Engine,
-    build_discoverer,
-    build_inverter,
-    build_segmenter,
-    load_engine,
-)
+from pipelines.engine import Engine, load_engine
+from pipelines.stages import build_inverter, build_segmenter
 from tasks.invert import Inverter
 from tasks.label import ClassSource, FieldSource, Labeller
 from tasks.observe import Observer

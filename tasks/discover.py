@@ -1,129 +1,227 @@
 """The discover stage: directions for every region, found in the image itself or read from a
 library.
+
+Shape suffixes: R regions, K directions, S timesteps, D entries of h or x_t, N of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lib.ddim import predicted_x0
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored
 from lib.golub_kahan import Spectrum
 from lib.grid import Grid
-from lib.jacobian import Jacobian, h_jacobian
+from lib.jacobian import Jacobian, Products, h_jacobian, x_jacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
-from lib.signs import SIGN_RULE, brightness, fixed_sign
-from lib.subspace import NotFiniteError, top_directions
+from lib.region_problem import Method, RegionProblem
+from lib.signs import SIGN_RULE, aligned_steps, brightness, fixed_sign, matched_order
+from lib.subspace import AdjointError, NotFiniteError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A method with what it needs and what it is recorded as."""
+
+    name: str
+    method: Method
+    parameters: Mapping[str, Any]
+    space: str = "h"
+    """h, or x for directions of x_t."""
+    products: Products = "linearised"
+    chunk: int = 8
+    contrasts: bool = False
+    """Whether it compares regions, so that two equal ones make no sense."""
+    sign_rule: str = SIGN_RULE
+    """SIGN_RULE, or a rule that the method has applied itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What all directions of a run carry."""
+
+    model: str
+    """SHA-256 of the weights."""
+    h_layer: str
+    h_norms: Mapping[int, float]
+    """Mean norm of h by timestep."""
+    vector_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What was found at one timestep."""
+
+    t: int
+    spectra: tuple[Spectrum, ...]
+    products: Products
+    jvp_count: int
+    vjp_count: int
 
 
 class JacobianDiscoverer:
-    """Top right singular directions of the region-masked Jacobian d P_t / d h at one timestep."""
+    """Directions of every region from the Jacobian of the image itself, by any method on it.
+
+    With several timesteps a direction has a step for each: found from the highest down, each
+    search started from the one above, matched and signed to it.
+    """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        grid: Grid,
-        *,
-        node: int,
-        directions: int,
-        tolerance: float,
-        max_rounds: int,
-        chunk: int,
-        model: str,
-        h_layer: str,
-        h_norms: Mapping[int, float],
-        vector_dtype: str,
+        self, denoiser: Denoiser, grid: Grid, *, nodes: Sequence[int], recipe: Recipe, stamp: Stamp
     ) -> None:
         self._denoiser = denoiser
-        self._t = grid.timestep(node)
-        self._alpha = grid.alphas[node]
-        self._count = directions
-        self._tolerance = tolerance
-        self._max_rounds = max_rounds
-        self._chunk = chunk
-        self._model = model
-        self._h_layer = h_layer
-        self._h_norms = h_norms
-        self._vector_dtype = vector_dtype
+        self._grid = grid
+        self._nodes = sorted(nodes, reverse=True)
+        self._recipe = recipe
+        self._stamp = stamp
+        self._shape = denoiser.h_shape if recipe.space == "h" else denoiser.latent_shape
 
     def __call__(
         self, items: Iterable[Segmented], reject: Callable[[Failure], None]
     ) -> Iterator[Discovered]:
-        """Rejects as `not_finite` or, where a region does not depend on h, `no_direction`."""
+        """Rejects as `not_finite`, as `identical_regions`, or as `no_direction` where a region
+        does not depend on h or has nothing of its own.
+        """
         for segmented in items:
             sample = segmented.inverted.sample
-            x_BLYX = segmented.inverted.states_LYX[self._t][None]
-            with torch.no_grad():
-                point = self._denoiser.encode(x_BLYX, self._t)
-            jacobian = h_jacobian(self._denoiser, point, self._alpha, chunk=self._chunk)
-            masks_RN = torch.stack(
-                [_flat_mask(r, self._denoiser.latent_shape) for r in segmented.regions]
-            ).to(x_BLYX.device)
+
+            def refuse(kind: str, message: str, sample: Sample = sample) -> None:
+                where = (sample.shard, sample.index, sample.key)
+                reject(Failure(*where, "discover", kind, message))
+
+            twins = _twins(segmented.regions) if self._recipe.contrasts else None
+            if twins is not None:
+                first, second = twins
+                refuse("identical_regions", f"regions {first} and {second} have the same mask")
+                continue
             try:
-                spectra = top_directions(
-                    jacobian,
-                    masks_RN,
-                    [self._count] * len(masks_RN),
-                    tolerance=self._tolerance,
-                    max_rounds=self._max_rounds,
-                    generator=torch.Generator().manual_seed(sample.seed),
-                ).spectra
+                steps = self._steps(segmented)
             except NotFiniteError as error:
-                where = (sample.shard, sample.index, sample.key)
-                reject(Failure(*where, "discover", "not_finite", str(error)))
+                refuse("not_finite", str(error))
                 continue
-            flat = [
-                r.name for r, s in zip(segmented.regions, spectra, strict=True) if not len(s.S_K)
+            except ValueError as error:  # a method finds no direction in this image
+                refuse("no_direction", f"{self._recipe.name}: {error}")
+                continue
+            silent = [
+                region.name
+                for r, region in enumerate(segmented.regions)
+                if not all(len(step.spectra[r].S_K) for step in steps)
             ]
-            if flat:
-                where = (sample.shard, sample.index, sample.key)
-                message = f"region {flat[0]}: the image there does not depend on h"
-                reject(Failure(*where, "discover", "no_direction", message))
+            if silent:
+                refuse("no_direction", f"region {silent[0]}: the image there does not depend on h")
                 continue
-            found = tuple(
-                self._direction(sample, region, spectrum, rank, jacobian)
-                for region, spectrum in zip(segmented.regions, spectra, strict=True)
-                for rank in range(len(spectrum.S_K))
-            )
-            yield Discovered(segmented, found, own=True)
+            found = [
+                direction
+                for r, region in enumerate(segmented.regions)
+                for direction in self._directions(sample, region, steps, r)
+            ]
+            yield Discovered(segmented, tuple(found), own=True)
+
+    def _steps(self, segmented: Segmented) -> list[_Step]:
+        """The answers at every timestep, the highest first."""
+        device = self._denoiser.device
+        masks_RN = torch.stack(
+            [_flat_mask(r, self._denoiser.latent_shape) for r in segmented.regions]
+        ).to(device)
+        steps: list[_Step] = []
+        for node in self._nodes:
+            x_BLYX = segmented.inverted.states_LYX[self._grid.timestep(node)][None]
+            start = [s.V_KD for s in steps[-1].spectra] if steps else []
+            try:
+                step = self._step(node, x_BLYX, masks_RN, segmented, start, self._recipe.products)
+            except AdjointError:
+                step = self._step(node, x_BLYX, masks_RN, segmented, start, "forward")
+            steps.append(step)
+        return steps
+
+    def _step(
+        self,
+        node: int,
+        x_BLYX: Tensor,
+        masks_RN: Tensor,
+        segmented: Segmented,
+        start: Sequence[Tensor],
+        products: Products,
+    ) -> _Step:
+        t, alpha = self._grid.timestep(node), self._grid.alphas[node]
+        with torch.no_grad():
+            point = self._denoiser.encode(x_BLYX, t)
+            predicted_BCHW = self._denoiser.image(predicted_x0(x_BLYX, point.eps_BLYX, alpha))
+        jacobian: Jacobian
+        options: dict[str, Any] = {"chunk": self._recipe.chunk, "products": products}
+        if self._recipe.space == "h":
+            jacobian = h_jacobian(self._denoiser, point, alpha, **options)
+        else:
+            jacobian = x_jacobian(self._denoiser, x_BLYX, t, alpha, **options)
+        seed = segmented.inverted.sample.seed
+        problem = RegionProblem(jacobian, masks_RN, predicted_BCHW[0], seed, start)
+        spectra = self._recipe.method(problem)
+        return _Step(t, spectra, jacobian.products, jacobian.jvp_count, jacobian.vjp_count)
+
+    def _directions(
+        self, sample: Sample, region: Region, steps: Sequence[_Step], r: int
+    ) -> Iterator[Direction]:
+        """The region's directions, the strongest at the highest timestep first."""
+        spectra = [step.spectra[r] for step in steps]
+        count = min(len(s.S_K) for s in spectra)
+        orders = [list(range(count))]
+        for above, below in pairwise(spectra):
+            above_KD = above.V_KD[orders[-1]]
+            orders.append(matched_order(below.V_KD[:count].cpu(), above_KD.cpu()))
+        for rank in range(count):
+            ranks = [order[rank] for order in orders]
+            V_SD = torch.stack([s.V_KD[k] for s, k in zip(spectra, ranks, strict=True)]).cpu()
+            if self._recipe.sign_rule == SIGN_RULE:
+                V_SD[0] *= fixed_sign(V_SD[0], brightness(spectra[0].U_KN[ranks[0]].cpu()))
+                V_SD = aligned_steps(V_SD, [step.t for step in steps])
+            yield self._direction(sample, region, steps, V_SD, spectra, ranks)
 
     def _direction(
-        self, sample: Sample, region: Region, spectrum: Spectrum, rank: int, jacobian: Jacobian
+        self,
+        sample: Sample,
+        region: Region,
+        steps: Sequence[_Step],
+        V_SD: Tensor,
+        spectra: Sequence[Spectrum],
+        ranks: Sequence[int],
     ) -> Direction:
-        sign = fixed_sign(spectrum.V_KD[rank], brightness(spectrum.U_KN[rank]))
-        vector_CYX = (sign * spectrum.V_KD[rank]).view(self._denoiser.h_shape).cpu()
-        vector_SCYX = stored(vector_CYX[None], self._vector_dtype)
+        vector_SCYX = stored(V_SD.view(len(V_SD), *self._shape), self._stamp.vector_dtype)
+        timesteps = tuple(step.t for step in steps)
+        identity = (self._recipe.space, self._stamp.h_layer, self._stamp.model, timesteps)
+        pairs = list(zip(spectra, ranks, strict=True))
+        in_h = self._recipe.space == "h"
         return Direction(
             vector_SCYX=vector_SCYX,
-            id=content_id(vector_SCYX, "h", self._h_layer, self._model, (self._t,)),
-            space="h",
-            h_layer=self._h_layer,
-            model=self._model,
-            timesteps=(self._t,),
-            method="jacobian",
-            parameters={
-                "directions": self._count,
-                "tolerance": self._tolerance,
-                "max_rounds": self._max_rounds,
-            },
+            id=content_id(vector_SCYX, *identity),
+            space=self._recipe.space,
+            h_layer=self._stamp.h_layer,
+            model=self._stamp.model,
+            timesteps=timesteps,
+            method=self._recipe.name,
+            parameters={**self._recipe.parameters, "products": steps[0].products},
             region=region.name,
             mask_sha256=region.mask_sha256,
             shard=sample.shard,
             index=sample.index,
             key=sample.key,
-            rank=rank,
-            singular_value=float(spectrum.S_K[rank]),
-            gap=float(spectrum.gap_K[rank]),
-            residual=float(spectrum.residual_K[rank]),
-            angle=spectrum.angle,
-            converged=spectrum.converged,
-            jvp_count=jacobian.jvp_count,
-            vjp_count=jacobian.vjp_count,
-            sign_rule=SIGN_RULE,
-            h_norm=self._h_norms[self._t],
+            rank=ranks[0],
+            singular_value=sum(float(s.S_K[k]) for s, k in pairs) / len(pairs),
+            gap=max(float(s.gap_K[k]) for s, k in pairs),
+            residual=max(float(s.residual_K[k]) for s, k in pairs),
+            angle=max(s.angle for s in spectra),
+            converged=all(s.converged for s in spectra),
+            jvp_count=sum(step.jvp_count for step in steps),
+            vjp_count=sum(step.vjp_count for step in steps),
+            sign_rule=self._recipe.sign_rule,
+            h_norm=self._stamp.h_norms[timesteps[0]] if in_h else sqrt(prod(self._shape)),
         )
 
 
@@ -145,3 +243,12 @@ class LibraryDiscoverer:
 
 def _flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
     return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()
+
+
+def _twins(regions: Sequence[Region]) -> tuple[str, str] | None:
+    seen: dict[str, str] = {}
+    for region in regions:
+        if region.mask_sha256 in seen:
+            return seen[region.mask_sha256], region.name
+        seen[region.mask_sha256] = region.name
+    return None

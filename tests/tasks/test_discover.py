@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from lib.grid import Grid
+from lib.masked_jacobian import masked_jacobian
 from lib.records import Discovered, Failure, Segmented
-from tasks.discover import JacobianDiscoverer, LibraryDiscoverer
+from lib.region_problem import Search
+from tasks.discover import JacobianDiscoverer, LibraryDiscoverer, Recipe, Stamp
 
 NODE = 3
 
@@ -27,18 +30,13 @@ def discover(
     dtype: str = "float32",
     chunk: int = 4,
 ) -> tuple[list[Discovered], list[Failure]]:
+    method = partial(masked_jacobian, search=Search(directions, tolerance, 20))
     stage = JacobianDiscoverer(
         denoiser,
         grid,
-        node=NODE,
-        directions=directions,
-        tolerance=tolerance,
-        max_rounds=20,
-        chunk=chunk,
-        model="weights",
-        h_layer="after",
-        h_norms={t: t / 100 for t in grid.timesteps},
-        vector_dtype=dtype,
+        nodes=[NODE],
+        recipe=Recipe("jacobian", method, {"directions": directions}, chunk=chunk),
+        stamp=Stamp("weights", "after", {t: t / 100 for t in grid.timesteps}, dtype),
     )
     failures: list[Failure] = []
     return list(stage(items, failures.append)), failures
@@ -55,7 +53,7 @@ def item(
     return make
 
 
-def masked_jacobian(denoiser: Any, grid: Grid, mask_HW: Tensor) -> np.ndarray:
+def exact_jacobian(denoiser: Any, grid: Grid, mask_HW: Tensor) -> np.ndarray:
     """d P_t / d h = -sqrt(1 - a) / sqrt(a) d eps / d h, and d eps / d h = g(t) M here."""
     alpha, t = grid.alphas[NODE], grid.timestep(NODE)
     J_ND = -np.sqrt((1 - alpha) / alpha) * denoiser.gain(t) * denoiser.M_ND
@@ -63,7 +61,7 @@ def masked_jacobian(denoiser: Any, grid: Grid, mask_HW: Tensor) -> np.ndarray:
     return np.asarray(mask_N[:, None] * J_ND)
 
 
-def test_directions_are_the_right_singular_vectors_of_the_masked_jacobian(
+def test_directions_are_the_right_singular_vectors_of_the_exact_jacobian(
     linear: Any, grid: Grid, item: Any, halves: dict[str, Tensor]
 ) -> None:
     soft_HW = torch.linspace(0, 1, 16).view(4, 4)
@@ -74,7 +72,7 @@ def test_directions_are_the_right_singular_vectors_of_the_masked_jacobian(
     names = [(d.region, d.rank) for d in found.directions]
     assert names == [(name, rank) for name in ("left", "right", "soft") for rank in range(3)]
     for region in found.segmented.regions:
-        J_ND = masked_jacobian(linear, grid, region.mask_HW)
+        J_ND = exact_jacobian(linear, grid, region.mask_HW)
         _, S_D, V_DD = np.linalg.svd(J_ND)
         for d in (d for d in found.directions if d.region == region.name):
             v_D = d.vector_SCYX.flatten().double().numpy()
@@ -99,7 +97,7 @@ def test_plus_brightens_the_region_whatever_the_order_of_samples_and_regions(
         by_name = {(d.region, d.rank): d for d in other.directions}
         for d in one.directions:
             v_D = d.vector_SCYX.flatten().double().numpy()
-            brightness = masked_jacobian(linear, grid, halves[d.region]).sum(0) @ v_D
+            brightness = exact_jacobian(linear, grid, halves[d.region]).sum(0) @ v_D
             assert brightness > 0
             twin_D = by_name[d.region, d.rank].vector_SCYX.flatten().double().numpy()
             assert v_D @ twin_D == pytest.approx(1, abs=1e-5)

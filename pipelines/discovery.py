@@ -1,0 +1,180 @@
+"""From the section `discover` to the loaded discover stage of a run that works image by image."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lib.direction import Direction
+from lib.direction_reach import refuse_out_of_reach
+from lib.direction_table import read_library
+from lib.localised import localised_directions
+from lib.masked_jacobian import masked_jacobian
+from lib.null_space import null_space_directions
+from lib.problems import ConfigProblem
+from lib.region_names import WHOLE
+from lib.region_problem import Search
+from lib.shared_variation import ajive_directions, jive_directions
+from lib.text_guided import TOWARDS_TARGET, text_directions
+from lib.text_image import load_text_image
+from pipelines.config import RunConfig
+from pipelines.discovery_config import (
+    AjiveDiscovery,
+    JacobianDiscovery,
+    JiveDiscovery,
+    LibraryDiscovery,
+    LocalisedDiscovery,
+    NullSpaceDiscovery,
+    PullbackDiscovery,
+    RegionDiscovery,
+    TextDiscovery,
+)
+from pipelines.discovery_work import wanted_nodes
+from pipelines.engine import Engine
+from tasks.discover import JacobianDiscoverer, LibraryDiscoverer, Recipe, Stamp
+from tasks.pullback import PullbackDiscoverer
+
+Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer
+
+_RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport"}
+"""What a direction records in its own columns, or what does not shape it."""
+_TEXT_SEARCH = Search(1, 0.5, 30)
+
+
+def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, frozenset[int]]:
+    """The discoverer, and the nodes at which it asks for x_t.
+
+    Raises:
+        ModelProblem: a text-image model cannot be used.
+        ConfigProblem: the config asks for what this model or library cannot do.
+    """
+    discover = config.discover
+    if isinstance(discover, LibraryDiscovery):
+        return _library(config, discover, engine), frozenset()
+    nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
+    if isinstance(discover, PullbackDiscovery):
+        return _pullback(config, discover, engine, nodes[0]), frozenset(nodes)
+    if not isinstance(discover, RegionDiscovery | TextDiscovery):
+        raise ConfigProblem(
+            f"discover.method: {discover.method} learns from all images of a run; expected"
+            " `pipeline: direction_library` with it"
+        )
+    found = JacobianDiscoverer(
+        engine.denoiser,
+        engine.grid,
+        nodes=nodes,
+        recipe=_recipe(discover, engine),
+        stamp=Stamp(engine.model, config.model.h_layer, engine.h_norms, config.output.vector_dtype),
+    )
+    return found, frozenset(nodes)
+
+
+def _recipe(discover: RegionDiscovery | TextDiscovery, engine: Engine) -> Recipe:
+    """The method as a function of the Jacobian, with its name and options."""
+    parameters = discover.model_dump(mode="json", exclude=_RUN_KEYS)
+    if isinstance(discover, TextDiscovery):
+        text = partial(
+            text_directions,
+            search=_TEXT_SEARCH,
+            text_image=load_text_image(discover.model, engine.denoiser.device),
+            texts=(discover.source, discover.target),
+            null_rank=discover.null_rank,
+        )
+        return Recipe("text", text, parameters, sign_rule=TOWARDS_TARGET)
+    search = Search(discover.directions, discover.tolerance, discover.max_rounds)
+    contrasts = False
+    match discover:
+        case JacobianDiscovery():
+            method = partial(masked_jacobian, search=search)
+        case LocalisedDiscovery():
+            method = partial(localised_directions, search=search, trade_off=discover.trade_off)
+        case NullSpaceDiscovery():
+            method = partial(null_space_directions, search=search, null_rank=discover.null_rank)
+        case JiveDiscovery():
+            contrasts = True
+            method = partial(
+                jive_directions,
+                search=search,
+                factor_rank=discover.factor_rank,
+                joint_rank=discover.joint_rank,
+                individual_rank=discover.individual_rank,
+            )
+        case AjiveDiscovery():
+            contrasts = True
+            method = partial(
+                ajive_directions,
+                search=search,
+                factor_rank=discover.factor_rank,
+                joint_rank=discover.joint_rank,
+                individual_rank=discover.individual_rank,
+            )
+        case _:
+            raise ConfigProblem(f"discover.method: {type(discover).__name__} is no method")
+    return Recipe(
+        discover.method,
+        method,
+        parameters,
+        space=getattr(discover, "space", "h"),
+        products=discover.products,
+        chunk=discover.chunk,
+        contrasts=contrasts,
+    )
+
+
+def _pullback(
+    config: RunConfig, discover: PullbackDiscovery, engine: Engine, node: int
+) -> PullbackDiscoverer:
+    carried: tuple[Direction, ...] = ()
+    if discover.transport is not None:
+        if discover.space != "x":
+            raise ConfigProblem(
+                "discover.space: transport carries shifts of h into directions of x; expected x"
+            )
+        carried = read_library(
+            discover.transport,
+            ids=(),
+            regions=(*config.segment.regions, WHOLE),
+            max_rank=discover.directions,
+            max_directions=discover.directions,
+            model=engine.model,
+            h_layer=config.model.h_layer,
+            h_shape=engine.denoiser.h_shape,
+            latent_shape=engine.denoiser.latent_shape,
+        )
+        if any(d.space != "h" for d in carried):
+            raise ConfigProblem("discover.transport: expected directions of h, found some of x")
+    return PullbackDiscoverer(
+        engine.denoiser,
+        engine.grid,
+        node=node,
+        search=Search(discover.directions, discover.tolerance, discover.max_rounds),
+        chunk=discover.chunk,
+        space=discover.space,
+        carried=carried,
+        parameters=discover.model_dump(mode="json", exclude=_RUN_KEYS),
+        model=engine.model,
+        h_layer=config.model.h_layer,
+        h_norms=engine.h_norms,
+        vector_dtype=config.output.vector_dtype,
+    )
+
+
+def _library(config: RunConfig, discover: LibraryDiscovery, engine: Engine) -> LibraryDiscoverer:
+    directions = read_library(
+        discover.path,
+        ids=discover.ids,
+        regions=discover.regions or (*config.segment.regions, WHOLE),
+        max_rank=discover.max_rank,
+        max_directions=discover.max_directions,
+        model=engine.model,
+        h_layer=config.model.h_layer,
+        h_shape=engine.denoiser.h_shape,
+        latent_shape=engine.denoiser.latent_shape,
+    )
+    refuse_out_of_reach(directions, engine.grid, config.edit.window)
+    unknown = sorted({d.region for d in directions} - {*config.segment.regions, WHOLE})
+    if unknown:
+        raise ConfigProblem(
+            f"discover.ids: expected directions of regions in segment.regions, got some of"
+            f" {unknown}; segment.regions defines {sorted(config.segment.regions)}"
+        )
+    return LibraryDiscoverer(directions)

@@ -1,0 +1,150 @@
+"""The pullback basis of an image: directions of x_t that move h most, and the shifts of h they make
+(Park et al. 2023). Not tied to a region.
+
+Shape suffixes: K directions, D entries of x_t, E of h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.denoiser import Denoiser
+from lib.direction import Direction, content_id, stored
+from lib.golub_kahan import Spectrum
+from lib.grassmann import transported
+from lib.grid import Grid
+from lib.jacobian import Jacobian, pullback
+from lib.records import Discovered, Failure, Sample, Segmented
+from lib.region_names import WHOLE
+from lib.region_problem import Search
+from lib.regions import make_region
+from lib.signs import LARGEST_ENTRY, fixed_sign
+from lib.subspace import NotFiniteError, top_directions
+
+
+class PullbackDiscoverer:
+    """Right (space x) or left (space h) singular directions of d h / d x_t at one timestep.
+
+    With `carried` directions of h from other images, these are transported instead: v' = V (U^T
+    u), the direction of x_t that moves h as they do as far as this image's basis can.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        grid: Grid,
+        *,
+        node: int,
+        search: Search,
+        chunk: int,
+        space: str,
+        carried: Sequence[Direction],
+        parameters: Mapping[str, Any],
+        model: str,
+        h_layer: str,
+        h_norms: Mapping[int, float],
+        vector_dtype: str,
+    ) -> None:
+        self._denoiser = denoiser
+        self._t = grid.timestep(node)
+        self._search = search
+        self._chunk = chunk
+        self._space = space
+        self._carried = tuple(carried)
+        self._parameters = parameters
+        self._model = model
+        self._h_layer = h_layer
+        self._h_norm = h_norms[self._t] if space == "h" else sqrt(prod(denoiser.latent_shape))
+        self._vector_dtype = vector_dtype
+        size = denoiser.image_size
+        self._mask_sha256 = make_region(WHOLE, torch.ones(size, size)).mask_sha256
+
+    def __call__(
+        self, items: Iterable[Segmented], reject: Callable[[Failure], None]
+    ) -> Iterator[Discovered]:
+        """Rejects as `not_finite`, or as `no_direction` where h does not depend on x_t or a carried
+        direction lies outside this image's basis.
+        """
+        for segmented in items:
+            sample = segmented.inverted.sample
+            where = (sample.shard, sample.index, sample.key)
+            try:
+                found = self._found(sample, segmented.inverted.states_LYX[self._t][None])
+            except NotFiniteError as error:
+                reject(Failure(*where, "discover", "not_finite", str(error)))
+                continue
+            except ValueError as error:
+                reject(Failure(*where, "discover", "no_direction", f"pullback: {error}"))
+                continue
+            yield Discovered(segmented, tuple(found), own=True)
+
+    def _found(self, sample: Sample, x_BLYX: Tensor) -> list[Direction]:
+        jacobian = pullback(self._denoiser, x_BLYX, self._t, chunk=self._chunk)
+        whole_1E = torch.ones(1, prod(self._denoiser.h_shape), device=x_BLYX.device)
+        (spectrum,) = top_directions(
+            jacobian,
+            whole_1E,
+            [self._search.count],
+            tolerance=self._search.tolerance,
+            max_rounds=self._search.max_rounds,
+            generator=torch.Generator().manual_seed(sample.seed),
+        ).spectra
+        if not len(spectrum.S_K):
+            raise ValueError("h does not depend on x_t")
+        basis_KE, V_KD = spectrum.U_KN.cpu(), spectrum.V_KD.cpu()
+        if self._carried:
+            rows = [transported(d.vector_SCYX[0].flatten(), basis_KE, V_KD) for d in self._carried]
+            return [
+                self._direction(sample, row_D, rank, spectrum, jacobian, parent)
+                for rank, (row_D, parent) in enumerate(zip(rows, self._carried, strict=True))
+            ]
+        rows_KD = V_KD if self._space == "x" else basis_KE
+        return [
+            self._direction(sample, fixed_sign(v_D) * v_D, rank, spectrum, jacobian, None)
+            for rank, v_D in enumerate(rows_KD)
+        ]
+
+    def _direction(
+        self,
+        sample: Sample,
+        v_D: Tensor,
+        rank: int,
+        spectrum: Spectrum,
+        jacobian: Jacobian,
+        parent: Direction | None,
+    ) -> Direction:
+        shape = self._denoiser.h_shape if self._space == "h" else self._denoiser.latent_shape
+        vector_SCYX = stored(v_D.view(1, *shape), self._vector_dtype)
+        own = parent is None
+        return Direction(
+            vector_SCYX=vector_SCYX,
+            id=content_id(vector_SCYX, self._space, self._h_layer, self._model, (self._t,)),
+            space=self._space,
+            h_layer=self._h_layer,
+            model=self._model,
+            timesteps=(self._t,),
+            method="pullback",
+            parameters=self._parameters,
+            region=WHOLE,
+            mask_sha256=self._mask_sha256,
+            shard=sample.shard,
+            index=sample.index,
+            key=sample.key,
+            rank=rank,
+            singular_value=float(spectrum.S_K[rank] if own else spectrum.S_K[0]),
+            gap=float(spectrum.gap_K[rank]) if own else None,
+            residual=float(spectrum.residual_K[rank]) if own else None,
+            angle=spectrum.angle,
+            converged=spectrum.converged,
+            jvp_count=jacobian.jvp_count,
+            vjp_count=jacobian.vjp_count,
+            sign_rule=LARGEST_ENTRY if own else "transported",
+            h_norm=self._h_norm,
+            parents=() if parent is None else (parent.id,),
+            label=None if parent is None else parent.label,
+        )
