@@ -148,6 +148,7 @@ class Output(Section):
     together.
     """
     format: Literal["png", "jpeg", "webp"] = "png"
+    """Of the edited images."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG and WebP quality; WebP at 100 is lossless; PNG ignores it."""
     vector_dtype: Literal["float16", "float32"] = "float16"
@@ -158,9 +159,13 @@ class Execution(Section):
     """How the work is done; nothing here changes a pixel, and command-line flags override it."""
 
     engine: Literal["local", "ray"] = "local"
+    """This process, or actors of a Ray cluster."""
     workers: PositiveInt = 1
+    """Processes that hold a model each."""
     gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
+    """With the engine ray; 0.5 puts two workers on a card."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where torch sees one."""
     max_attempts: PositiveInt = 3
     """A shard whose worker failed this many times is quarantined."""
     max_error_rate: Fraction = 1.0

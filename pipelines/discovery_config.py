@@ -23,7 +23,7 @@ class KrylovDiscovery(Section):
     """Directions per region."""
     tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The estimated sine of the angle to the true singular subspace at which iteration stops."""
-    max_rounds: PositiveInt = 30
+    max_rounds: PositiveInt = 60
     """Rounds after which a direction is stored as not converged."""
     chunk: PositiveInt = 8
     """Jacobian-vector products in one call: bounds memory."""
@@ -38,9 +38,11 @@ class RegionDiscovery(KrylovDiscovery):
     """What the methods share that factor the region-masked Jacobian."""
 
     products: Literal["linearised", "forward", "difference", "double_backward"] = "linearised"
-    """How Jacobian-vector products are made. linearised: one recorded forward serves all;
-    forward: forward-mode differentiation; difference: central finite differences;
-    double_backward: reverse mode alone. The last two are for networks that lack the first two.
+    """How Jacobian-vector products are made. linearised: a forward pass of the network's
+    derivative, one decoder pass each; forward: forward-mode differentiation; difference: central
+    differences, three digits; double_backward: reverse mode alone. Where linearised products do
+    not match the reverse mode, forward is used and recorded; the others are for networks that
+    lack both.
     """
 
 

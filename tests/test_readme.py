@@ -38,7 +38,8 @@ def test_every_config_key_is_documented_and_no_other() -> None:
         for section in sections(field.annotation)
         for key in section.model_fields
     }
-    assert documented("## Config") == keys
+    plain = {n for n, field in RunConfig.model_fields.items() if not sections(field.annotation)}
+    assert documented("## Config") == keys | plain
 
 
 def test_every_column_is_documented_and_no_other() -> None:
@@ -60,5 +61,11 @@ def test_every_verb_is_named() -> None:
 
 def test_every_file_that_the_readme_points_to_exists() -> None:
     root = Path(__file__).parents[1]
-    for path in re.findall(r"`((?:tests|benchmarks|lib)/[^`*]*)`|\]\(((?!http)[^)]+)\)", README):
+    for path in re.findall(r"`((?:tests|benchmarks|lib)/[^`*]*)`|\]\(((?!http|#)[^)]+)\)", README):
         assert (root / (path[0] or path[1])).exists(), path
+
+
+def test_every_link_within_the_readme_has_its_heading() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
