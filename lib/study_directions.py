@@ -22,7 +22,9 @@ HIGH_MINUS_LOW = "high_minus_low"
 """+ goes from the images that score low on the label to those that score high."""
 
 _L2 = 1.0
-"""Of the logistic regression, whose samples have norm 1 in the root mean square and weight 1."""
+"""Of the logistic regression, whose samples have norm 1 in the root mean square and weight 1, where
+the study does not say.
+"""
 
 _VANISHING = 1e-9
 """Part of a direction's norm below which one of its steps has no direction of its own."""
@@ -78,7 +80,8 @@ def label_direction(study: Study, label: str, found: Extremes) -> Direction:
         ArithmeticError: the logistic regression did not converge.
     """
     difference_D = mean_difference(found)
-    fitted_D = logistic(found, _L2) if study.parameters["fit"] == "logistic" else difference_D
+    l2 = float(study.parameters.get("l2", _L2))
+    fitted_D = logistic(found, l2) if study.parameters["fit"] == "logistic" else difference_D
     sides = [side for pair in contrasts(found) for side in pair]
     parameters = {
         **study.parameters,
@@ -87,7 +90,7 @@ def label_direction(study: Study, label: str, found: Extremes) -> Direction:
         "compared": [len(side.ids) for side in sides],
     }
     if study.parameters["fit"] == "logistic":
-        parameters["l2"] = _L2
+        parameters["l2"] = l2
     return _direction(
         study,
         fitted_D,
