@@ -119,6 +119,12 @@ def stored(vector_SCYX: Tensor, dtype: str) -> Tensor:
     return rounded_SCYX.float()
 
 
+def vector_at(direction: Direction, t: int) -> Tensor:
+    """The direction's step for timestep `t`: the only one, or the one found nearest to `t`."""
+    distances = [abs(t - found) for found in direction.timesteps]
+    return direction.vector_SCYX[distances.index(min(distances))]
+
+
 def _derived(
     base: Direction, vector_SCYX: Tensor, parents: Sequence[Direction], method: str
 ) -> Direction:

@@ -25,14 +25,16 @@ _CONFIRMATIONS = 2
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """The top singular triplets of diag(mask) J for one region."""
+    """The directions of one region: the top singular triplets of diag(mask) J, or what another
+    method puts in their place, with the same meaning as far as it has one.
+    """
 
     V_KD: Tensor
-    """Right singular vectors, unit rows, float32."""
+    """Right singular vectors, unit rows, the method's best first."""
     S_K: Tensor
-    """Singular values, falling."""
+    """Singular values; |diag(mask) J v| of every method."""
     U_KN: Tensor
-    """Left singular vectors, zero outside the region."""
+    """Left singular vectors; the unit response. Zero outside the region."""
     residual_K: Tensor
     """|J^T u - s v| / s, zero at an exact triplet."""
     gap_K: Tensor
@@ -46,7 +48,12 @@ class Chain:
     """The Golub-Kahan recursion of one region."""
 
     def __init__(
-        self, mask_N: Tensor, count: int, tolerance: float, generator: torch.Generator
+        self,
+        mask_N: Tensor,
+        domain: int,
+        count: int,
+        tolerance: float,
+        generator: torch.Generator,
     ) -> None:
         self._support = mask_N.nonzero()[:, 0]
         self._mask_M = mask_N[self._support]
@@ -55,17 +62,17 @@ class Chain:
         self._tolerance = tolerance
         self._generator = generator
         self._P_PM = mask_N.new_empty(0, len(self._support))
-        self._Q_QD = mask_N.new_empty(0, 0)
+        self._Q_QD = mask_N.new_empty(0, domain)
         self._lengths: list[float] = []
         self._within = 0
         self._silent = 0
         self.open = True
         self.next_PM = self._P_PM
-        self.spectrum = nothing(mask_N, 0)
+        self.spectrum = nothing(mask_N, domain)
 
-    def begin(self, block: int, known_KN: Tensor | None) -> None:
-        """Start from the responses `known`, filled up with noise to `block` left vectors."""
-        known_PM = self._noise(0) if known_KN is None else self.restricted(known_KN)
+    def begin(self, block: int, known_KN: Tensor) -> None:
+        """Start from the responses `known` (K, N), filled up with noise to `block` left vectors."""
+        known_PM = orthonormal(self.restricted(known_KN), self._P_PM)
         noise_PM = self._noise(max(block - len(known_PM), 0))
         self.next_PM = orthonormal(torch.cat([known_PM, noise_PM]), self._P_PM)
         self.open = len(self.next_PM) > 0
@@ -82,13 +89,10 @@ class Chain:
 
     def received(self, back_PD: Tensor) -> Tensor:
         """J_r^T p has come back; its part outside the chain, orthonormal."""
-        if not len(self._lengths):
-            self._Q_QD = back_PD.new_empty(0, back_PD.shape[1])
         self._P_PM = torch.cat([self._P_PM, self.next_PM])
         outside_PD = back_PD - (back_PD @ self._Q_QD.T) @ self._Q_QD
         length = float(torch.linalg.matrix_norm(outside_PD, 2)) if len(outside_PD) else 0.0
         self._lengths.append(length)
-        floor = _RANK_FLOOR * max(self._lengths)
         floor = _RANK_FLOOR * max(self._lengths)
         kept_PD = outside_PD[outside_PD.norm(dim=1) > floor]
         fresh_PD = orthonormal(kept_PD, self._Q_QD, _RANK_FLOOR)

@@ -17,6 +17,9 @@ from torch import Tensor
 _DEPENDENT = 1e-3
 """A vector of which less than this share lies outside the basis adds only rounding errors."""
 
+_ENTRIES = 1 << 16
+"""Entries of the image that are in float64 at once: bounds memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class JointBasis:
@@ -41,7 +44,10 @@ class JointBasis:
         """(J Q)^T diag(weight^2) J Q in the basis, (Q, Q) float64."""
         support_N = weight_N > 0
         A_QN = self.JQ_QN[:, support_N] * weight_N[support_N]
-        return (A_QN @ A_QN.T).double()
+        gram_QQ = A_QN.new_zeros(len(A_QN), len(A_QN), dtype=torch.float64)
+        for part_QN in A_QN.split(_ENTRIES, dim=1):
+            gram_QQ += part_QN.double() @ part_QN.double().T
+        return gram_QQ
 
 
 def empty_basis(like_N: Tensor, domain: int) -> JointBasis:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from lib.golub_kahan import Spectrum
 from lib.region_problem import RegionProblem, Search, answered
-from lib.subspace import top_directions
+from lib.subspace import Subspaces, top_directions
 
 _COMPLEMENT_TOLERANCE = 0.5
 """Of the null space's angle: its last directions hardly matter and their gap is next to none."""
+_COMPLEMENT_ROUNDS = 2
+"""More rounds for every direction of a null space than a search for a few is given."""
 
 _RANK_FLOOR = 1e-6
 _LEFT = 1e-6
@@ -59,7 +61,8 @@ def null_space_directions(
     (LOCO Edit, algorithm 1, for h or x_t).
 
     Raises:
-        ValueError: a region's directions lie wholly in the null space of its complement.
+        ValueError: a direction of a region lies wholly in the span of those of the rest.
+        NotFiniteError, AdjointError: as `top_directions`.
     """
     regions = len(problem.masks_RN)
     generator = problem.generator()
@@ -72,20 +75,32 @@ def null_space_directions(
         generator=generator,
         start=problem.start,
     )
-    rest = top_directions(
-        problem.jacobian,
-        1 - problem.masks_RN,
-        [null_rank] * regions,
-        tolerance=_COMPLEMENT_TOLERANCE,
-        max_rounds=search.max_rounds + 2 * null_rank,
-        generator=generator,
-    )
+    rest = complements(problem, null_rank, search.max_rounds, generator)
     basis = found.basis.extended(rest.basis.Q_QD, rest.basis.JQ_QN)
     answers = []
-    for mask_N, own, outside in zip(problem.masks_RN, found.spectra, rest.spectra, strict=True):
-        V_KD = without(own.V_KD, outside.V_KD) if len(outside.V_KD) else own.V_KD
-        answers.append(answered(V_KD, basis, mask_N, own))
+    for r, (own, outside) in enumerate(zip(found.spectra, rest.spectra, strict=True)):
+        try:
+            V_KD = without(own.V_KD, outside.V_KD)
+        except ValueError as error:
+            raise ValueError(f"region {problem.names[r]}: {error}") from error
+        answers.append(answered(V_KD, basis, problem.masks_RN[r], own))
     return tuple(answers)
+
+
+def complements(
+    problem: RegionProblem, rank: int, max_rounds: int, generator: torch.Generator
+) -> Subspaces:
+    """The `rank` strongest directions of every region's complement, diag(1 - m) J, roughly: the
+    space to stay away from. None where a region is the whole image.
+    """
+    return top_directions(
+        problem.jacobian,
+        1 - problem.masks_RN,
+        [rank] * len(problem.masks_RN),
+        tolerance=_COMPLEMENT_TOLERANCE,
+        max_rounds=max_rounds + _COMPLEMENT_ROUNDS * rank,
+        generator=generator,
+    )
 
 
 def _basis(null_RD: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,13 +25,15 @@ class RegionProblem:
     """One image at one timestep."""
 
     jacobian: LinearMap
+    names: tuple[str, ...]
+    """Of the regions, for what is said about them."""
     masks_RN: Tensor
     """float32 coverage in [0, 1]."""
     predicted_CHW: Tensor
     """P_t: the image that the network predicts from x_t."""
     seed: int
-    start: Sequence[Tensor | None] = field(default=())
-    """The directions (K, D) of the neighbouring timestep, for every region."""
+    start: Sequence[Tensor] = ()
+    """The directions (K, D) of the neighbouring timestep, for every region; or nothing."""
 
     def generator(self) -> torch.Generator:
         """A fresh generator on the CPU; the same problem draws the same numbers."""
@@ -39,8 +41,8 @@ class RegionProblem:
 
 
 Method = Callable[[RegionProblem], tuple[Spectrum, ...]]
-"""The directions of every region, the strongest first. Raises ValueError where there is none to
-be had, and NotFiniteError.
+"""The directions of every region, the best first; none for a region that does not respond. Raises
+ValueError where there are none to be had, NotFiniteError and AdjointError.
 """
 
 
@@ -57,15 +59,15 @@ class Search:
 def answered(V_KD: Tensor, basis: JointBasis, mask_N: Tensor, found: Spectrum) -> Spectrum:
     """The spectrum of unit rows `V` in the span of `basis`, the strongest response first.
 
-    S is |diag(m) J v| and U the unit response; residual, angle and convergence are those of
-    `found`, the spectrum that V was made from.
+    S is |diag(m) J v| and U the unit response; angle, convergence and, for all rows, the largest
+    residual are those of `found`, the spectrum that V was made from.
     """
     response_KN = mask_N * ((V_KD.to(basis.Q_QD) @ basis.Q_QD.T) @ basis.JQ_QN)
     strength_K = response_KN.norm(dim=1)
     order_K = strength_K.argsort(descending=True, stable=True)
     S_K = strength_K[order_K]
     gap_K = torch.cat([S_K[1:], S_K.new_zeros(1)]) / S_K.clamp_min(1e-30)
-    residual_K = found.residual_K.max().expand(len(S_K)) if len(found.residual_K) else S_K * 0
+    residual_K = S_K.new_full((len(S_K),), max(found.residual_K.tolist(), default=0.0))
     U_KN = response_KN[order_K] / S_K.clamp_min(1e-30)[:, None]
     V_KD = V_KD.to(basis.Q_QD)[order_K]
     return Spectrum(V_KD, S_K, U_KN, residual_K, gap_K, found.angle, found.converged)

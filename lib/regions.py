@@ -5,6 +5,7 @@ out.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,3 +29,18 @@ def make_region(name: str, mask_HW: Tensor) -> Region:
     quantised_HW = (mask_HW * 255).round()
     digest = hashlib.sha256(quantised_HW.to(torch.uint8).contiguous().numpy().tobytes()).hexdigest()
     return Region(name, quantised_HW / 255, digest)
+
+
+def flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
+    """The coverage of every entry (L * Y * X) of a latent of the mask's size."""
+    return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()
+
+
+def same_regions(regions: Sequence[Region]) -> tuple[str, str] | None:
+    """The names of the first two regions with one and the same mask, if there are."""
+    seen: dict[str, str] = {}
+    for region in regions:
+        if region.mask_sha256 in seen:
+            return seen[region.mask_sha256], region.name
+        seen[region.mask_sha256] = region.name
+    return None

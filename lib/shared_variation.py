@@ -20,6 +20,11 @@ from lib.subspace import top_directions
 ANGLE_DEGREES = 30.0
 """Directions within this angle of all regions' spans are shared, where no rank is given."""
 
+_FACTOR_TOLERANCE = 0.3
+"""Of the factors' angle: the last of them have hardly any gap behind them."""
+_FACTOR_ROUNDS = 2
+"""More rounds for every factor than a search for a few directions is given."""
+
 Split = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Blocks S V^T (K, D) -> each region's individual rows (singular value times direction)."""
 
@@ -34,22 +39,24 @@ def jive_directions(
 ) -> tuple[Spectrum, ...]:
     """The leading individual directions of every region by JIVE (Lock et al. 2013).
 
+    `factor_rank` singular directions of every region enter, as many of them as it has. They are
+    found to an angle of 0.3 where `search.tolerance` asks for less.
+
     Raises:
-        ValueError: a rank exceeds what the blocks hold, or a region has nothing of its own.
+        ValueError: the joint rank exceeds what the blocks hold, a region does not respond or has
+            nothing of its own.
+        NotFiniteError, AdjointError: as `lib.subspace.top_directions`.
     """
 
     def split(blocks: Sequence[Tensor]) -> Sequence[Tensor]:
-        joint, individual = joint_rank, individual_rank
-        ranks: Sequence[int] | None = None
-        if joint == "permutation" or individual == "permutation":
-            given = joint if isinstance(joint, int) else None
-            tested, ranks = permutation_ranks(blocks, seed=problem.seed, joint_rank=given)
-            joint = tested if joint == "permutation" else joint
-        if joint == "angle":
-            joint = angle_rank(blocks, ANGLE_DEGREES)
-        if isinstance(individual, int) or ranks is None:
-            ranks = [int(individual)] * len(blocks)
-        return jive(blocks, int(joint), ranks).individual
+        joint = angle_rank(blocks, ANGLE_DEGREES) if joint_rank == "angle" else joint_rank
+        ranks: Sequence[int] = ()
+        if joint == "permutation" or individual_rank == "permutation":
+            given = None if joint == "permutation" else joint
+            joint, ranks = permutation_ranks(blocks, seed=problem.seed, joint_rank=given)
+        if individual_rank != "permutation":
+            ranks = [min(individual_rank, len(block)) for block in blocks]
+        return jive(blocks, joint, ranks).individual
 
     return _individual(problem, search, factor_rank, split)
 
@@ -88,20 +95,20 @@ def _individual(
         problem.jacobian,
         problem.masks_RN,
         [factor_rank] * len(problem.masks_RN),
-        tolerance=max(search.tolerance, 0.3),  # the last factors have hardly any gap behind them
-        max_rounds=search.max_rounds + 2 * factor_rank,
+        tolerance=max(search.tolerance, _FACTOR_TOLERANCE),
+        max_rounds=search.max_rounds + _FACTOR_ROUNDS * factor_rank,
         generator=problem.generator(),
         start=problem.start,
     )
-    silent = [r for r, s in enumerate(found.spectra) if not len(s.S_K)]
-    if silent:
-        raise ValueError(f"region {silent[0]} does not depend on h, so there is nothing to compare")
+    for name, spectrum in zip(problem.names, found.spectra, strict=True):
+        if not len(spectrum.S_K):
+            raise ValueError(f"region {name} does not depend on h: there is nothing to compare")
     blocks = [(s.S_K[:, None] * s.V_KD).double().cpu() for s in found.spectra]
     answers = []
     for region, rows_KD in enumerate(split(blocks)):
         if not len(rows_KD):
             raise ValueError(
-                f"region {region} has no direction of its own: all of its"
+                f"region {problem.names[region]} has no direction of its own: all of its"
                 f" {len(blocks[region])} factors are shared; expected regions that differ more, a"
                 " smaller joint_rank or a larger factor_rank"
             )

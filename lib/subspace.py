@@ -50,13 +50,14 @@ def top_directions(
     max_rounds: int,
     generator: torch.Generator,
     block: int = 1,
-    start: Sequence[Tensor | None] = (),
+    start: Sequence[Tensor] = (),
 ) -> Subspaces:
     """The `counts[r]` leading right singular directions of diag(m_r) J for every region r.
 
     `generator` is a CPU generator. A region whose map has a lower rank gets fewer directions.
-    `start` may hold directions (K, D) of a neighbouring timestep for every region. `block` is the
-    number of start vectors a region: a singular value that is repeated exactly m times needs m.
+    `start` may hold directions (K, D) of a neighbouring timestep for every region, none (0, D)
+    where there are none. `block` is the number of start vectors a region: a singular value that is
+    repeated exactly m times needs m.
 
     Raises:
         NotFiniteError: a product is NaN or infinite.
@@ -65,24 +66,24 @@ def top_directions(
     basis = empty_basis(masks_RN[0], jacobian.domain)
     seeds_R = torch.randint(2**62, (len(masks_RN),), generator=generator).tolist()
     chains = [
-        Chain(mask_N, count, tolerance, torch.Generator().manual_seed(seed))
+        Chain(mask_N, jacobian.domain, count, tolerance, torch.Generator().manual_seed(seed))
         for mask_N, count, seed in zip(masks_RN, counts, seeds_R, strict=True)
     ]
-    for chain, V_KD in zip(chains, start or [None] * len(chains), strict=True):
-        known_KN = None if V_KD is None else _finite(jacobian.jvp(V_KD.sum(0, keepdim=True)))
-        chain.begin(block, known_KN)
+    known_RN = _responses(jacobian, masks_RN, start)
+    for region, chain in enumerate(chains):
+        chain.begin(block, known_RN[region : region + 1])
     for round_ in range(max_rounds):
         open_ = [chain for chain in chains if chain.open]
         if not open_:
             break
         sent_KN = torch.cat([chain.spread(chain.next_PM) for chain in open_])
-        back_KD = _finite(jacobian.vjp(sent_KN))
+        back_KD = finite(jacobian.vjp(sent_KN))
         parts = back_KD.split([len(chain.next_PM) for chain in open_])
         fresh = [chain.received(part) for chain, part in zip(open_, parts, strict=True)]
         fresh_KD = torch.cat(fresh)
-        images_KN = _finite(jacobian.jvp(fresh_KD)) if len(fresh_KD) else sent_KN[:0]
+        images_KN = finite(jacobian.jvp(fresh_KD)) if len(fresh_KD) else sent_KN[:0]
         if round_ == 0:
-            _check_adjoint(fresh_KD, images_KN, sent_KN, back_KD)
+            check_adjoint(fresh_KD, images_KN, sent_KN, back_KD)
         basis = basis.extended(fresh_KD, images_KN)
         pieces = images_KN.split([len(rows_KD) for rows_KD in fresh])
         for chain, piece_KN in zip(open_, pieces, strict=True):
@@ -91,8 +92,22 @@ def top_directions(
     return Subspaces(tuple(chain.spectrum for chain in chains), basis)
 
 
-def _check_adjoint(V_KD: Tensor, JV_KN: Tensor, U_LN: Tensor, JtU_LD: Tensor) -> None:
-    """<J v, u> = <v, J^T u> for all products of the first round, which costs nothing."""
+def _responses(jacobian: LinearMap, masks_RN: Tensor, start: Sequence[Tensor]) -> Tensor:
+    """What the map makes of the sum of every region's start directions, (R, N); zero for none."""
+    known_RN = torch.zeros_like(masks_RN)
+    present = [region for region, V_KD in enumerate(start) if len(V_KD)]
+    if present:
+        sums_KD = torch.stack([start[region].sum(0) for region in present])
+        known_RN[present] = finite(jacobian.jvp(sums_KD)).to(known_RN)
+    return known_RN
+
+
+def check_adjoint(V_KD: Tensor, JV_KN: Tensor, U_LN: Tensor, JtU_LD: Tensor) -> None:
+    """<J v, u> = <v, J^T u> for all products of a round, which costs no other ones.
+
+    Raises:
+        AdjointError: they differ.
+    """
     if not len(V_KD):
         return
     ahead_KL, back_KL = JV_KN @ U_LN.T, V_KD @ JtU_LD.T
@@ -104,7 +119,12 @@ def _check_adjoint(V_KD: Tensor, JV_KN: Tensor, U_LN: Tensor, JtU_LD: Tensor) ->
         )
 
 
-def _finite(rows_KN: Tensor) -> Tensor:
+def finite(rows_KN: Tensor) -> Tensor:
+    """The rows themselves.
+
+    Raises:
+        NotFiniteError: one holds NaN or infinity.
+    """
     if not bool(torch.isfinite(rows_KN).all()):
         raise NotFiniteError("the Jacobian gave NaN or infinity")
     return rows_KN

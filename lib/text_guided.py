@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lib.golub_kahan import Spectrum
 from lib.jacobian import LinearMap
-from lib.null_space import without
-from lib.region_problem import RegionProblem, Search
-from lib.subspace import top_directions
+from lib.null_space import complements, without
+from lib.region_problem import RegionProblem
+from lib.subspace import NotFiniteError, finite
 from lib.text_image import TextImage
 
 TOWARDS_TARGET = "towards_target"
@@ -38,41 +38,50 @@ class TextGuided:
 
 
 def text_guided(
-    jacobian: LinearMap, d_N: Tensor, mask_RN: Tensor, null_RKD: Sequence[Tensor] = ()
+    jacobian: LinearMap,
+    d_N: Tensor,
+    mask_RN: Tensor,
+    null_RKD: Sequence[Tensor] = (),
+    *,
+    names: Sequence[str] = (),
 ) -> TextGuided:
     """v_r = J^T (mask_r * d) / |.|, by one vjp for each region.
 
     `null_RKD` holds, for each region, rows that the direction must be orthogonal to (the strongest
-    directions of the region's complement; Chen et al. 2024, alg. 1).
+    directions of the region's complement; Chen et al. 2024, alg. 1). Errors call the regions by
+    `names`, else by their number.
 
     Raises:
         ValueError: d is zero or not finite in a region, the model does not answer there, nothing
             is left after the projection, or the number of null spaces is not that of the regions.
+        NotFiniteError: J^T d is NaN or infinite.
     """
+    called = names or [str(region) for region in range(len(mask_RN))]
     if null_RKD and len(null_RKD) != len(mask_RN):
         raise ValueError(f"expected {len(mask_RN)} null spaces, one a region, got {len(null_RKD)}")
     masked_RN = mask_RN.to(d_N) * d_N
     size_R = masked_RN.double().norm(dim=1)
-    for region, size in enumerate(size_R.tolist()):
+    for region, size in zip(called, size_R.tolist(), strict=True):
         if not 0 < size < float("inf"):
             raise ValueError(
                 f"text guidance: the gradient is {'zero' if size == 0 else 'not finite'} in region"
                 f" {region}, so the texts ask for no change there"
             )
-    raw_RD = jacobian.vjp((masked_RN.double() / size_R[:, None]).to(d_N.dtype)).double()
+    raw_RD = finite(jacobian.vjp((masked_RN.double() / size_R[:, None]).to(d_N.dtype))).double()
     gain_R = raw_RD.norm(dim=1)
-    for region, gain in enumerate(gain_R.tolist()):
-        if not 0 < gain < float("inf"):
+    for region, gain in zip(called, gain_R.tolist(), strict=True):
+        if not gain > 0:
             raise ValueError(
-                f"text guidance: J^T d is {'zero' if gain == 0 else 'not finite'} in region"
-                f" {region}: the image does not answer to h there"
+                f"text guidance: J^T d is zero in region {region}: the image does not answer to h"
+                " there"
             )
     V_RD = raw_RD / gain_R[:, None]
-    if null_RKD:
-        pairs = zip(V_RD, null_RKD, strict=True)
-        free_RD = torch.cat([without(v_D[None], null_KD) for v_D, null_KD in pairs])
-    else:
-        free_RD = V_RD
+    free_RD = V_RD.clone()
+    for r, null_KD in enumerate(null_RKD):
+        try:
+            free_RD[r] = without(V_RD[r, None], null_KD)[0]
+        except ValueError as error:
+            raise ValueError(f"text guidance: region {called[r]}: {error}") from error
     return TextGuided(
         V_RD=free_RD.to(d_N.dtype),
         gain_R=tuple(gain_R.tolist()),
@@ -82,37 +91,34 @@ def text_guided(
 
 def text_directions(
     problem: RegionProblem,
-    search: Search,
+    *,
     text_image: TextImage,
     texts: tuple[str, str],
     null_rank: int,
+    max_rounds: int,
 ) -> tuple[Spectrum, ...]:
     """One direction a region, from the first of `texts` towards the second, for a model whose
-    latents are pixels; S is |J^T u| for the unit change u that the texts ask for.
+    latents are pixels; S is <u, J v> for the unit change u that the texts ask for.
+
+    Without the `null_rank` strongest directions of the rest of the image, if that is not 0.
 
     Raises:
-        ValueError: the texts ask for no change in a region, or the image does not answer there.
-        NotFiniteError: a product is NaN or infinite.
+        ValueError: the texts ask for no change in a region, the image does not answer there, or
+            nothing is left beside the rest of the image.
+        NotFiniteError: the prediction or a product is NaN or infinite.
+        AdjointError: forward and reverse products disagree.
     """
-    source, target = texts
-    d_N = text_image.gradient(problem.predicted_CHW[None], source, target).flatten()
+    if not bool(torch.isfinite(problem.predicted_CHW).all()):
+        raise NotFiniteError("the network predicted NaN or infinity")
+    d_N = text_image.gradient(problem.predicted_CHW[None], *texts).flatten()
     null_RKD: list[Tensor] = []
     if null_rank:
-        rest = top_directions(
-            problem.jacobian,
-            1 - problem.masks_RN,
-            [null_rank] * len(problem.masks_RN),
-            tolerance=0.5,
-            max_rounds=search.max_rounds + 2 * null_rank,
-            generator=problem.generator(),
-        )
-        null_RKD = [s.V_KD for s in rest.spectra]
-    found = text_guided(problem.jacobian, d_N, problem.masks_RN, null_RKD)
+        rest = complements(problem, null_rank, max_rounds, problem.generator())
+        null_RKD = [spectrum.V_KD for spectrum in rest.spectra]
+    found = text_guided(problem.jacobian, d_N, problem.masks_RN, null_RKD, names=problem.names)
     answers = []
-    for v_D, gain, mask_N in zip(found.V_RD, found.gain_R, problem.masks_RN, strict=True):
-        zero_1 = v_D.new_zeros(1)
-        u_N = torch.nn.functional.normalize(mask_N * d_N, dim=0)
-        answers.append(
-            Spectrum(v_D[None], v_D.new_tensor([gain]), u_N[None], zero_1, zero_1, 0.0, True)
-        )
+    for r, v_D in enumerate(found.V_RD):
+        zero_1, S_1 = v_D.new_zeros(1), v_D.new_tensor([found.gain_R[r] * found.kept_R[r]])
+        u_N = torch.nn.functional.normalize(problem.masks_RN[r] * d_N, dim=0)
+        answers.append(Spectrum(v_D[None], S_1, u_N[None], zero_1, zero_1, 0.0, True))
     return tuple(answers)

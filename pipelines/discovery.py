@@ -30,14 +30,16 @@ from pipelines.discovery_config import (
 )
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine
-from tasks.discover import JacobianDiscoverer, LibraryDiscoverer, Recipe, Stamp
+from tasks.discover import JacobianDiscoverer, Recipe, Stamp
+from tasks.library import LibraryDiscoverer
 from tasks.pullback import PullbackDiscoverer
 
 Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer
 
 _RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport"}
 """What a direction records in its own columns, or what does not shape it."""
-_TEXT_SEARCH = Search(1, 0.5, 30)
+_TEXT_ROUNDS = 30
+"""For the null space of a text-guided direction, as the other methods' default."""
 
 
 def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, frozenset[int]]:
@@ -74,10 +76,10 @@ def _recipe(discover: RegionDiscovery | TextDiscovery, engine: Engine) -> Recipe
     if isinstance(discover, TextDiscovery):
         text = partial(
             text_directions,
-            search=_TEXT_SEARCH,
             text_image=load_text_image(discover.model, engine.denoiser.device),
             texts=(discover.source, discover.target),
             null_rank=discover.null_rank,
+            max_rounds=_TEXT_ROUNDS,
         )
         return Recipe("text", text, parameters, sign_rule=TOWARDS_TARGET)
     search = Search(discover.directions, discover.tolerance, discover.max_rounds)

@@ -1,5 +1,4 @@
-"""The discover stage: directions for every region, found in the image itself or read from a
-library.
+"""The discover stage: directions for every region, found in the image itself.
 
 Shape suffixes: R regions, K directions, S timesteps, D entries of h or x_t, N of the image.
 """
@@ -23,6 +22,7 @@ from lib.grid import Grid
 from lib.jacobian import Jacobian, Products, h_jacobian, x_jacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
 from lib.region_problem import Method, RegionProblem
+from lib.regions import flat_mask, same_regions
 from lib.signs import SIGN_RULE, aligned_steps, brightness, fixed_sign, matched_order
 from lib.subspace import AdjointError, NotFiniteError
 
@@ -63,6 +63,7 @@ class _Step:
     t: int
     spectra: tuple[Spectrum, ...]
     products: Products
+    """What was used, which may differ from what was asked for."""
     jvp_count: int
     vjp_count: int
 
@@ -71,7 +72,9 @@ class JacobianDiscoverer:
     """Directions of every region from the Jacobian of the image itself, by any method on it.
 
     With several timesteps a direction has a step for each: found from the highest down, each
-    search started from the one above, matched and signed to it.
+    search started from the one above, matched and signed to it. An image whose linearised products
+    turn out to be wrong (a network with nonlinear functions that are no modules) is done again
+    with forward-mode differentiation, which every direction of it records.
     """
 
     def __init__(
@@ -87,8 +90,9 @@ class JacobianDiscoverer:
     def __call__(
         self, items: Iterable[Segmented], reject: Callable[[Failure], None]
     ) -> Iterator[Discovered]:
-        """Rejects as `not_finite`, as `identical_regions`, or as `no_direction` where a region
-        does not depend on h or has nothing of its own.
+        """Rejects as `not_finite`, as `inexact_products` where forward and reverse products
+        disagree, as `identical_regions`, or as `no_direction` where a region does not respond or
+        has nothing of its own.
         """
         for segmented in items:
             sample = segmented.inverted.sample
@@ -97,7 +101,7 @@ class JacobianDiscoverer:
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "discover", kind, message))
 
-            twins = _twins(segmented.regions) if self._recipe.contrasts else None
+            twins = same_regions(segmented.regions) if self._recipe.contrasts else None
             if twins is not None:
                 first, second = twins
                 refuse("identical_regions", f"regions {first} and {second} have the same mask")
@@ -106,6 +110,9 @@ class JacobianDiscoverer:
                 steps = self._steps(segmented)
             except NotFiniteError as error:
                 refuse("not_finite", str(error))
+                continue
+            except AdjointError as error:
+                refuse("inexact_products", f"{self._recipe.name}: {error}")
                 continue
             except ValueError as error:  # a method finds no direction in this image
                 refuse("no_direction", f"{self._recipe.name}: {error}")
@@ -116,7 +123,9 @@ class JacobianDiscoverer:
                 if not all(len(step.spectra[r].S_K) for step in steps)
             ]
             if silent:
-                refuse("no_direction", f"region {silent[0]}: the image there does not depend on h")
+                space = "h" if self._recipe.space == "h" else "x_t"
+                message = f"region {silent[0]}: the image there does not depend on {space}"
+                refuse("no_direction", message)
                 continue
             found = [
                 direction
@@ -127,31 +136,32 @@ class JacobianDiscoverer:
 
     def _steps(self, segmented: Segmented) -> list[_Step]:
         """The answers at every timestep, the highest first."""
-        device = self._denoiser.device
-        masks_RN = torch.stack(
-            [_flat_mask(r, self._denoiser.latent_shape) for r in segmented.regions]
-        ).to(device)
+        try:
+            return self._steps_by(segmented, self._recipe.products)
+        except AdjointError:
+            if self._recipe.products != "linearised" or self._recipe.space != "h":
+                raise
+            return self._steps_by(segmented, "forward")
+
+    def _steps_by(self, segmented: Segmented, products: Products) -> list[_Step]:
+        masks = [flat_mask(r, self._denoiser.latent_shape) for r in segmented.regions]
+        masks_RN = torch.stack(masks).to(self._denoiser.device)
         steps: list[_Step] = []
         for node in self._nodes:
-            x_BLYX = segmented.inverted.states_LYX[self._grid.timestep(node)][None]
             start = [s.V_KD for s in steps[-1].spectra] if steps else []
-            try:
-                step = self._step(node, x_BLYX, masks_RN, segmented, start, self._recipe.products)
-            except AdjointError:
-                step = self._step(node, x_BLYX, masks_RN, segmented, start, "forward")
-            steps.append(step)
+            steps.append(self._step(node, segmented, masks_RN, start, products))
         return steps
 
     def _step(
         self,
         node: int,
-        x_BLYX: Tensor,
-        masks_RN: Tensor,
         segmented: Segmented,
+        masks_RN: Tensor,
         start: Sequence[Tensor],
         products: Products,
     ) -> _Step:
         t, alpha = self._grid.timestep(node), self._grid.alphas[node]
+        x_BLYX = segmented.inverted.states_LYX[t][None]
         with torch.no_grad():
             point = self._denoiser.encode(x_BLYX, t)
             predicted_BCHW = self._denoiser.image(predicted_x0(x_BLYX, point.eps_BLYX, alpha))
@@ -161,8 +171,14 @@ class JacobianDiscoverer:
             jacobian = h_jacobian(self._denoiser, point, alpha, **options)
         else:
             jacobian = x_jacobian(self._denoiser, x_BLYX, t, alpha, **options)
-        seed = segmented.inverted.sample.seed
-        problem = RegionProblem(jacobian, masks_RN, predicted_BCHW[0], seed, start)
+        problem = RegionProblem(
+            jacobian=jacobian,
+            names=tuple(region.name for region in segmented.regions),
+            masks_RN=masks_RN,
+            predicted_CHW=predicted_BCHW[0],
+            seed=segmented.inverted.sample.seed,
+            start=start,
+        )
         spectra = self._recipe.method(problem)
         return _Step(t, spectra, jacobian.products, jacobian.jvp_count, jacobian.vjp_count)
 
@@ -223,32 +239,3 @@ class JacobianDiscoverer:
             sign_rule=self._recipe.sign_rule,
             h_norm=self._stamp.h_norms[timesteps[0]] if in_h else sqrt(prod(self._shape)),
         )
-
-
-class LibraryDiscoverer:
-    """Gives every image the same directions, read once from a library, matched to its regions by
-    name.
-    """
-
-    def __init__(self, directions: tuple[Direction, ...]) -> None:
-        self._directions = directions
-
-    def __call__(
-        self, items: Iterable[Segmented], reject: Callable[[Failure], None]
-    ) -> Iterator[Discovered]:
-        """Rejects nothing: whether the library fits the model was checked when it was read."""
-        for segmented in items:
-            yield Discovered(segmented, self._directions, own=False)
-
-
-def _flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
-    return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()
-
-
-def _twins(regions: Sequence[Region]) -> tuple[str, str] | None:
-    seen: dict[str, str] = {}
-    for region in regions:
-        if region.mask_sha256 in seen:
-            return seen[region.mask_sha256], region.name
-        seen[region.mask_sha256] = region.name
-    return None

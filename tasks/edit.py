@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib.ddim import transfer
 from lib.denoiser import Denoiser
-from lib.direction import WHOLE, Direction
+from lib.direction import WHOLE, Direction, vector_at
 from lib.direction_reach import nodes_of_x, shifts_h
 from lib.grid import Grid, edited_nodes
 from lib.injection import asymmetric_step, change, psnr, step_weight, symmetric_step
@@ -209,12 +209,6 @@ class Editor:
             self.spent(shifts),
             tuple(edits),
         )
-
-
-def vector_at(direction: Direction, t: int) -> Tensor:
-    """The direction's step for timestep `t`: the only one, or the one found nearest to `t`."""
-    distances = [abs(t - found) for found in direction.timesteps]
-    return direction.vector_SCYX[distances.index(min(distances))]
 
 
 def quantised(image_BCHW: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Shape suffixes: K directions, D entries of x_t, E of h.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.direction import Direction, content_id, stored
+from lib.direction import Direction, content_id, stored, vector_at
 from lib.golub_kahan import Spectrum
 from lib.grassmann import transported
 from lib.grid import Grid
@@ -24,14 +25,33 @@ from lib.region_names import WHOLE
 from lib.region_problem import Search
 from lib.regions import make_region
 from lib.signs import LARGEST_ENTRY, fixed_sign
-from lib.subspace import NotFiniteError, top_directions
+from lib.subspace import AdjointError, NotFiniteError, top_directions
+
+TRANSPORTED = "transported"
+"""Sign rule: + moves h the way + of the direction it was carried from does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is a direction's own."""
+
+    v_D: Tensor
+    singular_value: float
+    """|J v|, for a left singular vector of the right one that belongs to it."""
+    gap: float | None
+    residual: float | None
+    sign_rule: str
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    label: str | None = None
 
 
 class PullbackDiscoverer:
     """Right (space x) or left (space h) singular directions of d h / d x_t at one timestep.
 
     With `carried` directions of h from other images, these are transported instead: v' = V (U^T
-    u), the direction of x_t that moves h as they do as far as this image's basis can.
+    u), the direction of x_t that moves h as they do as far as this image's basis can. How far that
+    is, |U^T u| of the unit shift u, is recorded as the parameter `carried`.
     """
 
     def __init__(
@@ -67,8 +87,9 @@ class PullbackDiscoverer:
     def __call__(
         self, items: Iterable[Segmented], reject: Callable[[Failure], None]
     ) -> Iterator[Discovered]:
-        """Rejects as `not_finite`, or as `no_direction` where h does not depend on x_t or a carried
-        direction lies outside this image's basis.
+        """Rejects as `not_finite`, as `inexact_products` where forward and reverse products
+        disagree, or as `no_direction` where h does not depend on x_t or a carried direction lies
+        outside this image's basis.
         """
         for segmented in items:
             sample = segmented.inverted.sample
@@ -77,6 +98,9 @@ class PullbackDiscoverer:
                 found = self._found(sample, segmented.inverted.states_LYX[self._t][None])
             except NotFiniteError as error:
                 reject(Failure(*where, "discover", "not_finite", str(error)))
+                continue
+            except AdjointError as error:
+                reject(Failure(*where, "discover", "inexact_products", f"pullback: {error}"))
                 continue
             except ValueError as error:
                 reject(Failure(*where, "discover", "no_direction", f"pullback: {error}"))
@@ -98,29 +122,47 @@ class PullbackDiscoverer:
             raise ValueError("h does not depend on x_t")
         basis_KE, V_KD = spectrum.U_KN.cpu(), spectrum.V_KD.cpu()
         if self._carried:
-            rows = [transported(d.vector_SCYX[0].flatten(), basis_KE, V_KD) for d in self._carried]
-            return [
-                self._direction(sample, row_D, rank, spectrum, jacobian, parent)
-                for rank, (row_D, parent) in enumerate(zip(rows, self._carried, strict=True))
+            found = [
+                self._transported(u, basis_KE, V_KD, spectrum.S_K.cpu()) for u in self._carried
             ]
-        rows_KD = V_KD if self._space == "x" else basis_KE
+        else:
+            rows_KD = V_KD if self._space == "x" else basis_KE
+            found = [
+                _Found(
+                    v_D=fixed_sign(v_D) * v_D,
+                    singular_value=float(spectrum.S_K[k]),
+                    gap=float(spectrum.gap_K[k]),
+                    residual=float(spectrum.residual_K[k]),
+                    sign_rule=LARGEST_ENTRY,
+                )
+                for k, v_D in enumerate(rows_KD)
+            ]
         return [
-            self._direction(sample, fixed_sign(v_D) * v_D, rank, spectrum, jacobian, None)
-            for rank, v_D in enumerate(rows_KD)
+            self._direction(sample, one, rank, spectrum, jacobian) for rank, one in enumerate(found)
         ]
 
+    def _transported(
+        self, parent: Direction, basis_KE: Tensor, V_KD: Tensor, S_K: Tensor
+    ) -> _Found:
+        u_E = vector_at(parent, self._t).flatten()
+        v_D = transported(u_E, basis_KE, V_KD)
+        share = float((basis_KE.double() @ u_E.double()).norm())
+        return _Found(
+            v_D=v_D,
+            singular_value=float((S_K * (V_KD @ v_D)).norm()),
+            gap=None,
+            residual=None,
+            sign_rule=TRANSPORTED,
+            parameters={"carried": share},
+            parents=(parent.id,),
+            label=parent.label,
+        )
+
     def _direction(
-        self,
-        sample: Sample,
-        v_D: Tensor,
-        rank: int,
-        spectrum: Spectrum,
-        jacobian: Jacobian,
-        parent: Direction | None,
+        self, sample: Sample, found: _Found, rank: int, spectrum: Spectrum, jacobian: Jacobian
     ) -> Direction:
         shape = self._denoiser.h_shape if self._space == "h" else self._denoiser.latent_shape
-        vector_SCYX = stored(v_D.view(1, *shape), self._vector_dtype)
-        own = parent is None
+        vector_SCYX = stored(found.v_D.view(1, *shape), self._vector_dtype)
         return Direction(
             vector_SCYX=vector_SCYX,
             id=content_id(vector_SCYX, self._space, self._h_layer, self._model, (self._t,)),
@@ -129,22 +171,22 @@ class PullbackDiscoverer:
             model=self._model,
             timesteps=(self._t,),
             method="pullback",
-            parameters=self._parameters,
+            parameters={**self._parameters, **found.parameters},
             region=WHOLE,
             mask_sha256=self._mask_sha256,
             shard=sample.shard,
             index=sample.index,
             key=sample.key,
             rank=rank,
-            singular_value=float(spectrum.S_K[rank] if own else spectrum.S_K[0]),
-            gap=float(spectrum.gap_K[rank]) if own else None,
-            residual=float(spectrum.residual_K[rank]) if own else None,
+            singular_value=found.singular_value,
+            gap=found.gap,
+            residual=found.residual,
             angle=spectrum.angle,
             converged=spectrum.converged,
             jvp_count=jacobian.jvp_count,
             vjp_count=jacobian.vjp_count,
-            sign_rule=LARGEST_ENTRY if own else "transported",
+            sign_rule=found.sign_rule,
             h_norm=self._h_norm,
-            parents=() if parent is None else (parent.id,),
-            label=None if parent is None else parent.label,
+            parents=found.parents,
+            label=found.label,
         )

@@ -15,7 +15,8 @@ from lib.grid import Grid
 from lib.masked_jacobian import masked_jacobian
 from lib.records import Discovered, Failure, Segmented
 from lib.region_problem import Search
-from tasks.discover import JacobianDiscoverer, LibraryDiscoverer, Recipe, Stamp
+from tasks.discover import JacobianDiscoverer, Recipe, Stamp
+from tasks.library import LibraryDiscoverer
 
 NODE = 3
 
