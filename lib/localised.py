@@ -173,8 +173,9 @@ class _Search:
         if not len(noise_KN) and (not len(Z_KQ) or self._angle() <= self._tolerance):
             self.open = False
             return noise_KN
-        y_KN = Z_KQ.to(basis.JQ_QN) @ basis.JQ_QN
-        outside_KN = theta_K[:, None].to(y_KN) * (1 - self._mask_N) ** 2 * y_KN
+        more_K = self._left_K > self._tolerance**2
+        y_KN = Z_KQ[more_K].to(basis.JQ_QN) @ basis.JQ_QN
+        outside_KN = theta_K[more_K, None].to(y_KN) * (1 - self._mask_N) ** 2 * y_KN
         return torch.cat([self._mask_N**2 * y_KN - outside_KN, noise_KN])
 
     def finish(self) -> None:
