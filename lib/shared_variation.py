@@ -22,6 +22,8 @@ ANGLE_DEGREES = 30.0
 
 _FACTOR_TOLERANCE = 0.3
 """Of the factors' angle: the last of them have hardly any gap behind them."""
+_NOTHING = 1e-4
+"""Individual rows below this share of the region's strongest factor come from rounding."""
 _FACTOR_ROUNDS = 2
 """More rounds for every factor than a search for a few directions is given."""
 
@@ -106,13 +108,14 @@ def _individual(
     blocks = [(s.S_K[:, None] * s.V_KD).double().cpu() for s in found.spectra]
     answers = []
     for region, rows_KD in enumerate(split(blocks)):
-        if not len(rows_KD):
+        strong_K = rows_KD.norm(dim=1) > _NOTHING * float(blocks[region][0].norm())
+        if not bool(strong_K.any()):
             raise ValueError(
                 f"region {problem.names[region]} has no direction of its own: all of its"
                 f" {len(blocks[region])} factors are shared; expected regions that differ more, a"
                 " smaller joint_rank or a larger factor_rank"
             )
-        V_KD = torch.nn.functional.normalize(rows_KD[: search.count], dim=1)
+        V_KD = torch.nn.functional.normalize(rows_KD[strong_K][: search.count], dim=1)
         mask_N, own = problem.masks_RN[region], found.spectra[region]
         answers.append(answered(V_KD.to(own.V_KD), found.basis, mask_N, own))
     return tuple(answers)

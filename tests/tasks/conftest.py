@@ -27,7 +27,9 @@ MARK = 0.8125
 
 
 class LinearDenoiser:
-    """eps(x, t | h) = g(t) (A x + M h) with h = W x and g(t) = 1 + t / 1000."""
+    """eps(x, t | h) = g(t) (A x + M_t h) with h = W x, g(t) = 1 + t / 1000 and M_t = M + t / 1000
+    drift; the drift is zero unless a test sets it.
+    """
 
     def __init__(self, size: int = 4, *, rank: int = 8, seed: int = 0, gain: float = 0.3) -> None:
         self.device = torch.device("cpu")
@@ -45,6 +47,7 @@ class LinearDenoiser:
         self.M_ND = (
             matrix(entries, rank) @ matrix(rank, 8) / gain if rank < 8 else matrix(entries, 8)
         )
+        self.drift_ND = np.zeros_like(self.M_ND)
         self.broken_in: str | None = None
         """The method that gives NaN for marked rows."""
         self.rows: Counter[str] = Counter()
@@ -102,7 +105,7 @@ class LinearDenoiser:
         if method == self.broken_in:
             marked_B = x_BLYX[:, 0, 0, 0] == MARK
             h_BD = h_BD * torch.where(marked_B, float("nan"), 1.0)[:, None]
-        A_NN, M_ND = torch.from_numpy(self.A_NN).float(), torch.from_numpy(self.M_ND).float()
+        A_NN, M_ND = torch.from_numpy(self.A_NN).float(), torch.from_numpy(self.M_at(t)).float()
         eps_BN = self.gain(t) * (x_BLYX.flatten(1) @ A_NN.T + h_BD @ M_ND.T)
         return eps_BN.view(-1, *self.latent_shape)
 
@@ -110,7 +113,11 @@ class LinearDenoiser:
 
     def E_NN(self, t: int) -> np.ndarray:  # noqa: N802, a matrix
         """eps(x, t) = E x."""
-        return self.gain(t) * (self.A_NN + self.M_ND @ self.W_DN)
+        return self.gain(t) * (self.A_NN + self.M_at(t) @ self.W_DN)
+
+    def M_at(self, t: int) -> np.ndarray:  # noqa: N802, a matrix
+        """eps(x, t | h + v) - eps(x, t | h) = g(t) M_t v."""
+        return self.M_ND + t / 1000 * self.drift_ND
 
 
 def step_factors(grid: Grid, node: int) -> tuple[float, float, float]:
