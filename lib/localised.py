@@ -46,7 +46,6 @@ def local_directions(
     tolerance: float,
     max_rounds: int,
     generator: torch.Generator,
-    start: Sequence[Tensor] = (),
 ) -> Subspaces:
     """The `counts[r]` most local directions of every region r, from one joint basis.
 
@@ -54,17 +53,14 @@ def local_directions(
     what is still to be gained, by extrapolation of the last two rounds, is below `tolerance`
     squared of every objective; `angle` is the root of that share. In a spectrum, S is |J_r v|,
     U the unit response in the region, `gap` the ratio of consecutive objectives and `residual` the
-    last round's relative gain. `start` may hold directions (K, D) of a neighbouring timestep for
-    every region, none (0, D) where there are none.
+    last round's relative gain. It always starts from noise: from the directions of a neighbouring
+    timestep the first rounds gain so little that the rest cannot be foreseen.
 
     Raises:
         NotFiniteError: a product is NaN or infinite.
         AdjointError: forward and reverse products disagree.
     """
     basis = empty_basis(masks_RN[0], jacobian.domain)
-    known_QD = orthonormal(torch.cat([basis.Q_QD, *start]), basis.Q_QD)
-    if len(known_QD):
-        basis = basis.extended(known_QD, finite(jacobian.jvp(known_QD)))
     searches = [
         _Search(
             mask_N,
@@ -104,7 +100,6 @@ def localised_directions(
         tolerance=search.tolerance,
         max_rounds=search.max_rounds,
         generator=problem.generator(),
-        start=problem.start,
     ).spectra
 
 
