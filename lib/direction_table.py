@@ -85,19 +85,21 @@ def read_library(
     h_layer: str,
     h_shape: tuple[int, int, int],
     latent_shape: tuple[int, int, int],
+    option: str = "discover.path",
 ) -> tuple[Direction, ...]:
     """The matching directions of a library, in file order, the same content once.
 
     `h_shape` is (C, Y, X) of h and `latent_shape` of x_t, which directions of x must have.
 
     With `ids`, exactly those; else those of `regions` up to `max_rank` and `max_directions`.
+    `option` is what errors call the library.
 
     Raises:
         ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h
             shape.
     """
     found: dict[str, Direction] = {}
-    for url in library_files(path):
+    for url in library_files(path, option):
         table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
         keep = [
             (not ids or i in ids) and (bool(ids) or r in regions) and (bool(ids) or k < max_rank)
@@ -106,22 +108,25 @@ def read_library(
             )
         ]
         for direction in from_table(table.filter(pa.array(keep))):
-            _check(direction, model, h_layer, latent_shape if direction.space == "x" else h_shape)
+            shape = latent_shape if direction.space == "x" else h_shape
+            _check(direction, model, h_layer, shape, option)
             found.setdefault(direction.id, direction)
     missing = sorted(set(ids) - set(found))
     if missing or not found:
         wanted = f"ids {missing}" if missing else f"regions {list(regions)}, max_rank {max_rank}"
-        raise ConfigProblem(f"discover.path: the library {storage.redact(path)} has no {wanted}")
+        raise ConfigProblem(f"{option}: the library {storage.redact(path)} has no {wanted}")
     return tuple(found.values())[: None if ids else max_directions]
 
 
-def _check(direction: Direction, model: str, h_layer: str, expected: tuple[int, int, int]) -> None:
+def _check(
+    direction: Direction, model: str, h_layer: str, expected: tuple[int, int, int], option: str
+) -> None:
     shape = tuple(direction.vector_SCYX.shape[1:])
     layer = h_layer if direction.space == "x" else direction.h_layer
     if (direction.model, layer, shape) != (model, h_layer, expected):
         space = direction.space
         raise ConfigProblem(
-            f"discover.path: direction {direction.id} is of model {direction.model[:12]}, layer"
+            f"{option}: direction {direction.id} is of model {direction.model[:12]}, layer"
             f" {direction.h_layer}, {space} {shape}; this run has model {model[:12]}, layer"
             f" {h_layer}, {space} {expected}"
         )

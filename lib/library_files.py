@@ -6,12 +6,12 @@ from lib import storage
 from lib.problems import ConfigProblem
 
 
-def library_files(path: str) -> list[str]:
+def library_files(path: str, option: str = "discover.path") -> list[str]:
     """URLs of the Parquet files of a library, in the order in which they are read.
 
     `path` is a directions file; a library folder (its `directions.parquet`, beside a
     `library.json`); a run folder (`directions/*.parquet`, then `merged/*.parquet`); or any other
-    folder of directions files.
+    folder of directions files. `option` is what an error calls it.
 
     Raises:
         ConfigProblem: there is none.
@@ -29,7 +29,7 @@ def library_files(path: str) -> list[str]:
             files = _tables(path)
     if not files:
         raise ConfigProblem(
-            "discover.path: expected a directions Parquet file, a folder of them, a run folder or a"
+            f"{option}: expected a directions Parquet file, a folder of them, a run folder or a"
             f" library folder, found none at {storage.redact(path)}"
         )
     return files

@@ -224,9 +224,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
             )
+        method = self.discover.method
         if not self.segment.regions and not isinstance(self.discover, DatasetDiscovery):
+            raise ValueError(f"segment.regions: expected at least one region for method {method}")
+        if method in ("jive", "ajive") and len(self.segment.regions) < 2:
             raise ValueError(
-                f"segment.regions: expected at least one region for method {self.discover.method}"
+                f"segment.regions: expected at least two regions, which {method} compares"
             )
         if isinstance(self.discover, LibraryDiscovery):
             unknown = sorted(set(self.discover.regions) - set(self.segment.regions) - {WHOLE})

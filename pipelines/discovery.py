@@ -36,7 +36,7 @@ from tasks.pullback import PullbackDiscoverer
 
 Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer
 
-_RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport"}
+_RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport", "basis"}
 """What a direction records in its own columns, or what does not shape it."""
 _TEXT_ROUNDS = 30
 """For the null space of a text-guided direction, as the other methods' default."""
@@ -127,10 +127,6 @@ def _pullback(
 ) -> PullbackDiscoverer:
     carried: tuple[Direction, ...] = ()
     if discover.transport is not None:
-        if discover.space != "x":
-            raise ConfigProblem(
-                "discover.space: transport carries shifts of h into directions of x; expected x"
-            )
         carried = read_library(
             discover.transport,
             ids=(),
@@ -141,6 +137,7 @@ def _pullback(
             h_layer=config.model.h_layer,
             h_shape=engine.denoiser.h_shape,
             latent_shape=engine.denoiser.latent_shape,
+            option="discover.transport",
         )
         if any(d.space != "h" for d in carried):
             raise ConfigProblem("discover.transport: expected directions of h, found some of x")
@@ -148,7 +145,11 @@ def _pullback(
         engine.denoiser,
         engine.grid,
         node=node,
-        search=Search(discover.directions, discover.tolerance, discover.max_rounds),
+        search=Search(
+            discover.basis if carried else discover.directions,
+            discover.tolerance,
+            discover.max_rounds,
+        ),
         chunk=discover.chunk,
         space=discover.space,
         carried=carried,

@@ -65,10 +65,10 @@ def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
     discover = config.discover
     if isinstance(discover, LibraryDiscovery):
         del fields["path"]
-        fields["library_sha256"] = _library_sha256(discover.path)
+        fields["library_sha256"] = _library_sha256(discover.path, "discover.path")
     if isinstance(discover, PullbackDiscovery) and discover.transport is not None:
         del fields["transport"]
-        fields["transport_sha256"] = _library_sha256(discover.transport)
+        fields["transport_sha256"] = _library_sha256(discover.transport, "discover.transport")
     if isinstance(discover, TextDiscovery):
         del fields["model"]
         fields["model_sha256"] = text_image_sha256(discover.model)
@@ -77,9 +77,9 @@ def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
         fields["classifier_sha256"] = classifier_sha256(discover.classifier)
 
 
-def _library_sha256(path: str) -> str:
+def _library_sha256(path: str, option: str) -> str:
     """Of all files in the order they are read: that order decides which directions are taken."""
     digest = hashlib.sha256()
-    for url in library_files(path):
+    for url in library_files(path, option):
         digest.update(hashlib.sha256(storage.read_bytes(url)).digest())
     return digest.hexdigest()

@@ -72,9 +72,9 @@ class JacobianDiscoverer:
     """Directions of every region from the Jacobian of the image itself, by any method on it.
 
     With several timesteps a direction has a step for each: found from the highest down, each
-    search started from the one above by methods that can, matched and signed to it. An image whose linearised products
-    turn out to be wrong (a network with nonlinear functions that are no modules) is done again
-    with forward-mode differentiation, which every direction of it records.
+    search started from the one above by methods that can, matched and signed to it. An image whose
+    linearised products turn out to be wrong (a network with nonlinear functions that are no
+    modules) is done again with forward-mode differentiation, which every direction of it records.
     """
 
     def __init__(
