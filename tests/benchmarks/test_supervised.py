@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from benchmarks.supervised_effects import (
     side_effect,
 )
 from lib.demo.faces import FACTORS
+from lib.direction import Direction
 from lib.window_choice import Choice
 from pipelines.window_search import Placed
 
@@ -38,10 +40,10 @@ def known(bench: Bench) -> Training:
     return training(bench, 96, WINDOW[0])
 
 
-def at_strength(direction_of: object, strength: float) -> Placed:
+def at_strength(direction: Direction, strength: float) -> Placed:
     choice = Choice(WINDOW, 1.0, 0.0, 0.0, 1.0, 0.0)
-    direction = replace(direction_of, window=WINDOW)  # type: ignore[type-var]
-    return Placed(direction, strength, choice, torch.zeros(len(FACTORS)))
+    windowed = replace(direction, window=WINDOW)
+    return Placed(windowed, strength, choice, torch.zeros(len(FACTORS)))
 
 
 @pytest.mark.timeout(300)
@@ -78,7 +80,8 @@ def test_a_direction_from_labels_moves_its_factor_both_ways_on_faces_it_never_sa
 
 def some_placed(agreement: float, change_F: torch.Tensor) -> Placed:
     choice = Choice(WINDOW, 1.0, 0.5, 0.1, agreement, 1.0)
-    return Placed(object(), 0.3, choice, change_F)  # type: ignore[arg-type]
+    direction: Any = None  # no edit is made
+    return Placed(direction, 0.3, choice, change_F)
 
 
 def test_the_shares_and_means_of_the_table_are_those_of_plain_counting() -> None:
