@@ -24,8 +24,8 @@ from lib.checkpoint import EMBEDDED, Checkpoint, open_checkpoint, weights_sha256
 from lib.ddim import inversion
 from lib.demo.faces import CLASSES, masks, render, sample_factors
 from lib.demo.training import build_scheduler
-from lib.denoiser import UNet2DDenoiser
 from lib.grid import make_grid, training_alphas
+from lib.unet2d_denoiser import UNet2DDenoiser
 
 REGIONS = ("eyes", "brows", "mouth", "nose", "hair", "background-left")
 MODELS = ("embedded", "toy", "celebahq")

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lib.checkpoint import Checkpoint
-from lib.denoiser import UNet2DDenoiser
 from lib.grid import training_alphas
 from lib.problems import ModelProblem
+from lib.unet2d_denoiser import UNet2DDenoiser
 
 
 def load_denoiser(checkpoint: Checkpoint, device: torch.device, h_layer: str) -> UNet2DDenoiser:

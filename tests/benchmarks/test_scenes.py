@@ -11,7 +11,7 @@ from benchmarks.oracle import jacobian_rows
 from benchmarks.scenes import REGIONS, Scene, face
 from benchmarks.toy import Recipe, build_unet
 from benchmarks.whole_network import WholeNetwork
-from lib.denoiser import UNet2DDenoiser
+from lib.unet2d_denoiser import UNet2DDenoiser
 
 
 @pytest.fixture(scope="module")

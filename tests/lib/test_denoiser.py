@@ -5,10 +5,11 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from lib.checkpoint import open_checkpoint
-from lib.denoiser import UNet2DDenoiser, epsilon
+from lib.denoiser import epsilon
 from lib.jacobian import h_jacobian, pullback, x_jacobian
 from lib.problems import ModelProblem
 from lib.unet2d import load_denoiser
+from lib.unet2d_denoiser import UNet2DDenoiser
 
 CPU = torch.device("cpu")
 

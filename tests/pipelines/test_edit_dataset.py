@@ -18,10 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.denoiser import UNet2DDenoiser
 from lib.problems import ConfigProblem
 from lib.receipts import ShardTask
 from lib.run_folder import RunFolder
+from lib.unet2d_denoiser import UNet2DDenoiser
 from lib.verification import verify
 from pipelines.worker import ShardWorker
 
