@@ -26,8 +26,11 @@ def build(
     ],
     output: Annotated[str, typer.Option(help="The library's folder.")],
     method: Annotated[
-        Literal["cluster", "subspace"],
-        typer.Option(help="One direction a cluster, or what the images' spans share."),
+        Literal["cluster", "subspace", "frechet"],
+        typer.Option(
+            help="One direction a cluster, or what the images' spans share: eigenvectors of the"
+            " mean projector, or the basis of the Fréchet mean."
+        ),
     ] = "cluster",
     angle: Annotated[
         float, typer.Option(help="Largest angle in degrees to what a direction is merged into.")

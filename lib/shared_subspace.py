@@ -1,17 +1,19 @@
 """What the directions of many images have in common as subspaces: the leading eigenvectors of the
-mean of their projectors.
+mean of their projectors, or the basis of their Fréchet mean (Park et al. 2023).
 
 Shape suffixes: N directions, D entries of h, Q orthonormal rows of all images, K eigenvectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, radians
 
 import torch
 from torch import Tensor
+
+from lib.grassmann import frechet_mean
 
 _EXACT_ROWS = 1536
 """Up to so many rows the eigenvectors come from their Gram matrix, beyond from block iteration."""
@@ -21,12 +23,12 @@ _SEED = 20_240_601
 
 @dataclass(frozen=True, slots=True)
 class SharedDirection:
-    """An eigenvector of the mean projector of the images' spans."""
+    """A direction of what the images' spans share."""
 
     vector_D: Tensor
     """Unit norm, float32, on the side of the first of `nearest`."""
     share: float
-    """Its eigenvalue: the mean squared cosine to the images' spans, in [0, 1]."""
+    """The mean squared cosine to the images' spans, in [0, 1]; its eigenvalue."""
     nearest: tuple[int, ...]
     """The row nearest to it of every image whose span is within the angle, ascending."""
     spread: float
@@ -42,12 +44,46 @@ def shared_directions(
     `v_ND` float32, unit rows; `images` numbers the image of each row. The mean projector minimises
     the sum of squared chordal distances to the images' subspaces.
     """
-    rows_of: dict[int, list[int]] = {}
-    for row, image in enumerate(images):
-        rows_of.setdefault(image, []).append(row)
+    rows_of = _rows_of(images)
     spans = {image: _orthonormal(v_ND[rows]) for image, rows in rows_of.items()}
     stacked_QD = torch.cat(list(spans.values()))
     v_KD = _leading(stacked_QD, min(count, len(stacked_QD)))
+    return _near(v_KD, v_ND, rows_of, spans, angle_degrees)
+
+
+def mean_directions(
+    v_ND: Tensor, images: Sequence[int], angle_degrees: float
+) -> tuple[SharedDirection, ...]:
+    """The basis of the Fréchet mean of the images' spans, what they agree on most first; rows that
+    no image's span is near are left out.
+
+    Only images whose span has the largest dimension enter: the mean is of subspaces of one
+    dimension. It minimises the sum of squared geodesic distances. Arguments as in
+    `shared_directions`.
+    """
+    rows_of = _rows_of(images)
+    spans = {image: _orthonormal(v_ND[rows]) for image, rows in rows_of.items()}
+    dimension = max(len(span_KD) for span_KD in spans.values())
+    whole = {image: span for image, span in spans.items() if len(span) == dimension}
+    v_KD = frechet_mean(list(whole.values()), tolerance=_TOLERANCE).basis_KD.float()
+    return _near(v_KD, v_ND, {i: rows_of[i] for i in whole}, whole, angle_degrees)
+
+
+def _rows_of(images: Sequence[int]) -> dict[int, list[int]]:
+    rows_of: dict[int, list[int]] = {}
+    for row, image in enumerate(images):
+        rows_of.setdefault(image, []).append(row)
+    return rows_of
+
+
+def _near(
+    v_KD: Tensor,
+    v_ND: Tensor,
+    rows_of: Mapping[int, list[int]],
+    spans: Mapping[int, Tensor],
+    angle_degrees: float,
+) -> tuple[SharedDirection, ...]:
+    """The rows of `v_KD` that some image's span is within the angle of."""
     least = cos(radians(angle_degrees))
     found = []
     for v_D in v_KD:

@@ -16,13 +16,13 @@ from lib.direction import Direction, content_id, stored
 from lib.library_rows import RECORD, SHEETS
 from lib.library_store import DTYPE, Library, write_library
 from lib.problems import ConfigProblem
-from lib.shared_subspace import shared_directions
+from lib.shared_subspace import mean_directions, shared_directions
 from pipelines.library_sources import Group, Sources, read_sources
 
 PER_IMAGE = frozenset({"jacobian", "localised", "null_space", "jive", "ajive", "pullback", "text"})
 """Methods that find directions in one image; those of all others are kept as they are."""
 
-MERGES = ("cluster", "subspace")
+MERGES = ("cluster", "subspace", "frechet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Merge:
 
     method: str = "cluster"
     """cluster: one direction a cluster of lines. subspace: eigenvectors of the mean projector of
-    the images' spans, which also finds what every image has, but in other combinations.
+    the images' spans, which also finds what every image has, but in other combinations. frechet:
+    the basis of the spans' Fréchet mean, for images with equally many directions.
     """
     angle_degrees: float = 45.0
     """Largest angle between a direction and what it was merged into."""
@@ -130,10 +131,8 @@ def _merged(sources: Sources, group: Group, merge: Merge) -> list[Direction]:
     v_ND, directions = sources.load(group)
     if group[1] not in PER_IMAGE:
         return directions
-    by_subspace = merge.method == "subspace"
-    parts = (
-        _subspace(v_ND, directions, merge) if by_subspace else _clusters(v_ND, directions, merge)
-    )
+    by_cluster = merge.method == "cluster"
+    parts = _clusters(v_ND, directions, merge) if by_cluster else _subspace(v_ND, directions, merge)
     return [direction for direction in parts if direction.support >= merge.min_support]
 
 
@@ -152,7 +151,11 @@ def _clusters(v_ND: Tensor, directions: Sequence[Direction], merge: Merge) -> li
 def _subspace(v_ND: Tensor, directions: Sequence[Direction], merge: Merge) -> list[Direction]:
     numbers: dict[tuple[object, ...], int] = {}
     images = [numbers.setdefault(_image(d), len(numbers)) for d in directions]
-    most = max(Counter(images).values())
+    if merge.method == "frechet":
+        found = mean_directions(v_ND, images, merge.angle_degrees)
+    else:
+        most = max(Counter(images).values())
+        found = shared_directions(v_ND, images, most, merge.angle_degrees)
     return [
         _from_members(
             [directions[row] for row in shared.nearest],
@@ -161,7 +164,7 @@ def _subspace(v_ND: Tensor, directions: Sequence[Direction], merge: Merge) -> li
             merge,
             {"share": shared.share},
         )
-        for shared in shared_directions(v_ND, images, most, merge.angle_degrees)
+        for shared in found
     ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import lib.clustering as clustering_module
 import lib.shared_subspace as subspace_module
 from lib.clustering import clusters
-from lib.shared_subspace import shared_directions
+from lib.shared_subspace import mean_directions, shared_directions
 
 ENTRIES = 400
 
@@ -151,3 +151,22 @@ def test_block_iteration_gives_what_the_gram_matrix_gives(
     iterated = shared_directions(v_ND, images, 2, 60)
     for one, other in zip(exact, iterated, strict=True):
         assert float(one.vector_D @ other.vector_D) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_mean_of_spans_around_a_known_plane_is_that_plane_whatever_the_order() -> None:
+    generator = torch.Generator().manual_seed(5)
+    plane_KD = torch.linalg.qr(torch.randn(40, 2, generator=generator))[0].T
+    rows, images = [], []
+    for image in range(12):
+        bent_KD = plane_KD + 0.02 * torch.randn(2, 40, generator=generator)
+        turn_KK = torch.linalg.qr(torch.randn(2, 2, generator=generator))[0]
+        rows.append(torch.nn.functional.normalize(turn_KK @ bent_KD, dim=1))
+        images += [image, image]
+    v_ND = torch.cat([*rows, rows[0][:1]])  # one image more, with one direction: left out
+    found = mean_directions(v_ND, [*images, 12], 30)
+    assert [len(f.nearest) for f in found] == [12, 12]
+    found_KD = torch.stack([f.vector_D for f in found])
+    assert torch.linalg.svdvals(found_KD @ plane_KD.T).min() > 0.998
+    back = mean_directions(v_ND.flip(0), [12, *images[::-1]], 30)
+    for one, other in zip(found, back, strict=True):
+        assert abs(float(one.vector_D @ other.vector_D)) > 1 - 1e-5
