@@ -11,20 +11,13 @@ from lib.problems import ConfigProblem
 from lib.transformers_folder import classifier_sha256, open_text_image
 from pipelines.config import RunConfig
 from pipelines.discovery_config import (
-    AjiveDiscovery,
-    JacobianDiscovery,
-    JiveDiscovery,
     LibraryDiscovery,
-    LocalisedDiscovery,
-    NullSpaceDiscovery,
     PcaDiscovery,
     PullbackDiscovery,
     SupervisedDiscovery,
     TextDiscovery,
 )
-
-_PRODUCTS = 10
-"""A joint Krylov basis takes some five products of either kind a direction and region."""
+from pipelines.jacobian_products import estimated_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +26,8 @@ class DiscoveryWork:
 
     nodes: tuple[int, ...]
     """Of the grid, at which x_t is asked for."""
+    space: str = "h"
+    """Of the directions."""
     found: int = 0
     """Directions found in the image."""
     applied: int = 0
@@ -74,18 +69,16 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             )
         case TextDiscovery():
             open_text_image(discover.model)
-            return DiscoveryWork(nodes, regions, regions, regions * len(nodes))
+            found = regions
         case PullbackDiscovery():
-            found, rank = discover.directions, discover.directions
-            regions = 1
-        case JiveDiscovery() | AjiveDiscovery():
-            found, rank = regions * discover.directions, discover.factor_rank
-        case NullSpaceDiscovery():
-            found, rank = regions * discover.directions, discover.directions + discover.null_rank
-        case JacobianDiscovery() | LocalisedDiscovery():
-            found, rank = regions * discover.directions, discover.directions
-    products = _PRODUCTS * regions * (rank + 1) * len(nodes)
-    return DiscoveryWork(nodes, found, found, products)
+            if discover.transport is not None:
+                library_files(discover.transport, "discover.transport")
+            found = discover.directions
+        case _:
+            found = regions * discover.directions
+    products = estimated_products(discover, regions)
+    space = getattr(discover, "space", "h")
+    return DiscoveryWork(nodes, space=space, found=found, applied=found, products=products)
 
 
 def wanted_nodes(
@@ -119,8 +112,10 @@ def _refuse_above(
         )
 
 
-def h_entries(checkpoint: Checkpoint) -> int:
-    """Numbers in one step of h: the channels of the last level, at its size."""
+def entries(checkpoint: Checkpoint, space: str) -> int:
+    """Numbers in one step of x_t, or of h: the channels of the last level, at its size."""
+    if space == "x":
+        return int(checkpoint.unet_config.get("in_channels", 3)) * checkpoint.image_size**2
     channels = checkpoint.unet_config.get("block_out_channels", [64])
     side = max(1, checkpoint.image_size >> (len(channels) - 1))
     return int(channels[-1]) * side * side

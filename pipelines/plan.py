@@ -12,7 +12,7 @@ from lib.checkpoint import Checkpoint, open_checkpoint
 from lib.grid import edited_nodes, grid_timesteps
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
-from pipelines.discovery_work import DiscoveryWork, discovery_work, h_entries
+from pipelines.discovery_work import DiscoveryWork, discovery_work, entries
 from pipelines.inputs import ShardInput
 from pipelines.number_texts import size
 
@@ -116,7 +116,7 @@ def _plan_library(
     shards: int,
     images: int,
 ) -> Plan:
-    step_bytes = h_entries(checkpoint) * len(work.nodes)
+    step_numbers = entries(checkpoint, work.space) * len(work.nodes)
     rows = images * work.found
     if work.kept_rows:  # of every shard, and no more than it has images
         rows = shards * min(work.kept_rows, -(-images // max(1, shards)) * work.row_copies)
@@ -131,7 +131,7 @@ def _plan_library(
         decoding=0,
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
-        output_bytes=rows * step_bytes * value_bytes,
+        output_bytes=rows * step_numbers * value_bytes,
     )
 
 

@@ -32,7 +32,7 @@ from lib.run_folder import RunFolder
 from lib.samples import read_shard
 from lib.text_image import load_text_image
 from lib.unet2d import load_denoiser
-from lib.unet2d_denoiser import UNet2DDenoiser
+from lib.unet2d_denoiser import Denoiser
 from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.library_stages import build_finding_stages
@@ -64,7 +64,7 @@ class World:
     checkpoint: Path
     shard: Path
     clip: Path
-    denoiser: UNet2DDenoiser
+    denoiser: Denoiser
     x_BLYX: Tensor
     alpha: float
 
