@@ -109,7 +109,7 @@ def read_sources(paths: Sequence[str]) -> Sources:
     fingerprints = set()
     for path in paths:
         fingerprints |= _fingerprint(path)
-        for url in library_files(path):
+        for url in library_files(path, "library build"):
             data = storage.read_bytes(url)
             file = SourceFile(url, hashlib.sha256(data).hexdigest())
             if file.sha256 not in by_hash:
