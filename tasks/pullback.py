@@ -30,6 +30,9 @@ from lib.subspace import AdjointError, NotFiniteError, top_directions
 TRANSPORTED = "transported"
 """Sign rule: + moves h the way + of the direction it was carried from does."""
 
+_FAINT = 0.01
+"""Share of a carried direction below which the errors of the basis decide."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -145,8 +148,13 @@ class PullbackDiscoverer:
         self, parent: Direction, basis_KE: Tensor, V_KD: Tensor, S_K: Tensor
     ) -> _Found:
         u_E = vector_at(parent, self._t).flatten()
-        v_D = transported(u_E, basis_KE, V_KD)
         share = float((basis_KE.double() @ u_E.double()).norm())
+        if share <= _FAINT:
+            raise ValueError(
+                f"{share:.1e} of direction {parent.id} lies in the {len(basis_KE)} directions of"
+                f" the image's basis; expected more than {_FAINT}; take a larger basis"
+            )
+        v_D = transported(u_E, basis_KE, V_KD)
         return _Found(
             v_D=v_D,
             singular_value=float((S_K * (V_KD @ v_D)).norm()),
