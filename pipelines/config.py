@@ -13,12 +13,8 @@ from pydantic import Field, model_validator
 
 from lib.region_names import WHOLE
 from pipelines.config_section import Fraction, Name, PositiveInt, Section, Timestep
-from pipelines.discovery_config import (
-    DatasetDiscovery,
-    Discovery,
-    JacobianDiscovery,
-    LibraryDiscovery,
-)
+from pipelines.discovery_config import Discovery, JacobianDiscovery, LibraryDiscovery
+from pipelines.study_config import DatasetDiscovery
 
 
 class Input(Section):

@@ -18,3 +18,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True
     )
+
+
+def distinct_timesteps(timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    """The timesteps themselves; raises ValueError where one is there twice."""
+    if len(set(timesteps)) != len(timesteps):
+        raise ValueError("expected distinct timesteps")
+    return timesteps

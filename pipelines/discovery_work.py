@@ -10,14 +10,9 @@ from lib.library_files import library_files
 from lib.problems import ConfigProblem
 from lib.transformers_folder import classifier_sha256, open_text_image
 from pipelines.config import RunConfig
-from pipelines.discovery_config import (
-    LibraryDiscovery,
-    PcaDiscovery,
-    PullbackDiscovery,
-    SupervisedDiscovery,
-    TextDiscovery,
-)
+from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
 from pipelines.jacobian_products import estimated_products
+from pipelines.study_config import PcaDiscovery, SupervisedDiscovery
 
 
 @dataclass(frozen=True, slots=True)

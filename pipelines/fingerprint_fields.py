@@ -14,13 +14,8 @@ from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.config import RunConfig
-from pipelines.discovery_config import (
-    DatasetDiscovery,
-    LibraryDiscovery,
-    PullbackDiscovery,
-    SupervisedDiscovery,
-    TextDiscovery,
-)
+from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
+from pipelines.study_config import DatasetDiscovery, SupervisedDiscovery
 
 
 def fingerprint_fields(config: RunConfig) -> dict[str, Any]:

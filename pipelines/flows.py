@@ -7,11 +7,11 @@ from concurrent.futures import Executor
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.direction_library import FindDirections, LearnDirections
-from pipelines.discovery_config import DatasetDiscovery
 from pipelines.edit_dataset import EditDataset
 from pipelines.library_stages import build_finding_stages, build_learning_stages
 from pipelines.shard_pipeline import Flow
 from pipelines.stages import build_stages
+from pipelines.study_config import DatasetDiscovery
 
 
 def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:

@@ -10,10 +10,10 @@ from lib.run_folder import RunFolder
 from lib.statistics_files import Study
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
-from pipelines.discovery_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine, load_engine
 from pipelines.stages import build_inverter, build_segmenter
+from pipelines.study_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from tasks.invert import Inverter
 from tasks.label import ClassSource, FieldSource, Labeller
 from tasks.observe import Observer

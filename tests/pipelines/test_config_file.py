@@ -9,10 +9,11 @@ import pytest
 from lib.problems import ConfigProblem
 from pipelines.config import MaskFile, RunConfig
 from pipelines.config_file import load_config
-from pipelines.discovery_config import ClassLabel, LibraryDiscovery, SupervisedDiscovery
+from pipelines.discovery_config import LibraryDiscovery
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
 from pipelines.presets import PRESETS
+from pipelines.study_config import ClassLabel, SupervisedDiscovery
 
 WHOLE = """
 input: {shards: ["in/{0..3}.tar"]}
