@@ -30,16 +30,15 @@ from pipelines.discovery_config import (
 )
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine
+from pipelines.jacobian_products import TEXT_ROUNDS
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.library import LibraryDiscoverer
 from tasks.pullback import PullbackDiscoverer
 
 Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer
 
-_RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport", "basis"}
+_RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport"}
 """What a direction records in its own columns, or what does not shape it."""
-_TEXT_ROUNDS = 30
-"""For the null space of a text-guided direction, as the other methods' default."""
 
 
 def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, frozenset[int]]:
@@ -79,7 +78,7 @@ def _recipe(discover: RegionDiscovery | TextDiscovery, engine: Engine) -> Recipe
             text_image=load_text_image(discover.model, engine.denoiser.device),
             texts=(discover.source, discover.target),
             null_rank=discover.null_rank,
-            max_rounds=_TEXT_ROUNDS,
+            max_rounds=TEXT_ROUNDS,
         )
         return Recipe("text", text, parameters, sign_rule=TOWARDS_TARGET)
     search = Search(discover.directions, discover.tolerance, discover.max_rounds)
@@ -153,7 +152,9 @@ def _pullback(
         chunk=discover.chunk,
         space=discover.space,
         carried=carried,
-        parameters=discover.model_dump(mode="json", exclude=_RUN_KEYS),
+        parameters=discover.model_dump(
+            mode="json", exclude=_RUN_KEYS if carried else _RUN_KEYS | {"basis"}
+        ),
         model=engine.model,
         h_layer=config.model.h_layer,
         h_norms=engine.h_norms,

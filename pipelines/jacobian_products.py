@@ -33,7 +33,8 @@ OwnDiscovery = (
 
 _WARM = 0.8
 """Cost of a timestep whose search starts from the one above, in units of the first."""
-_TEXT_ROUNDS = 30
+TEXT_ROUNDS = 60
+"""Limit of a text-guided null space, as the other methods' default."""
 
 
 def estimated_products(discover: OwnDiscovery, regions: int) -> int:
@@ -41,7 +42,7 @@ def estimated_products(discover: OwnDiscovery, regions: int) -> int:
     steps = len(discover.timesteps)
     match discover:
         case TextDiscovery():
-            return steps * regions * (1 + 2 * _complement(discover.null_rank, _TEXT_ROUNDS))
+            return steps * regions * (1 + 2 * _complement(discover.null_rank, TEXT_ROUNDS))
         case LocalisedDiscovery():
             wanted = regions * discover.directions
             columns = min(30 + 5 * wanted, wanted * discover.max_rounds)

@@ -23,6 +23,7 @@ from torch import Tensor
 from cluster.orders import Rules
 from cluster.runner import run
 from lib.checkpoint import open_checkpoint
+from lib.denoiser import Denoiser
 from lib.direction import WHOLE, Direction
 from lib.direction_table import from_table, to_table
 from lib.grid import make_grid
@@ -32,7 +33,6 @@ from lib.run_folder import RunFolder
 from lib.samples import read_shard
 from lib.text_image import load_text_image
 from lib.unet2d import load_denoiser
-from lib.unet2d_denoiser import Denoiser
 from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.library_stages import build_finding_stages
