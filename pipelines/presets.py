@@ -19,7 +19,7 @@ from pipelines.config import (
     RunConfig,
     Segment,
 )
-from pipelines.discovery_config import JacobianDiscovery
+from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
 
 
 def demo() -> RunConfig:
@@ -40,11 +40,11 @@ def demo() -> RunConfig:
 
 
 def demo_library() -> RunConfig:
-    """The directions of the demo's faces, without edits: the input of `deltah library build`."""
+    """Localised directions of the demo's faces, without edits: for `deltah library build`."""
     return demo().model_copy(
         update={
             "pipeline": "direction_library",
-            "discover": JacobianDiscovery(timesteps=(368,), directions=3, tolerance=0.1),
+            "discover": LocalisedDiscovery(method="localised", timesteps=(368,), directions=3),
             "output": Output(folder="demo-output/library-run"),
         }
     )
