@@ -72,6 +72,8 @@ class SupervisedDiscovery(Section):
     """
     fit: Literal["mean", "logistic"] = "mean"
     """mean: difference of the two means; logistic: normal of a logistic regression."""
+    l2: Annotated[float, Field(gt=0.0)] = 0.1
+    """Ridge of the logistic regression; the mean does not use it."""
     balance: Name | None = None
     """A label whose images above and below `balance_threshold` contribute equally to every other
     label.
