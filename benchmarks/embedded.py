@@ -11,9 +11,11 @@ from torch import Tensor
 
 from lib.calibration import h_norms
 from lib.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
+from lib.ddim_sampler import DdimSampler
 from lib.demo.faces import masks, render, sample_factors
 from lib.denoiser import Denoiser
 from lib.direction import Direction
+from lib.edit_plan import every_strength
 from lib.grid import Grid, make_grid
 from lib.images import Geometry
 from lib.masked_jacobian import masked_jacobian
@@ -46,7 +48,8 @@ class Bench:
             self.grid,
             window=window,
             injection="asymmetric",
-            strengths=(1.0,),
+            sampler=DdimSampler(),
+            plan=every_strength((1.0,)),
             batch_size=batch_size,
             h_norms=self.h_norms,
         )
@@ -60,7 +63,7 @@ class Bench:
             self.grid,
             last=last,
             keep=frozenset(keep),
-            refinements=refinements,
+            sampler=DdimSampler(refinements),
             batch_size=8,
         )
         return list(stage(faces, _refuse))

@@ -112,7 +112,7 @@ def edited(
     for target in targets:
         edits = matched(
             editor,
-            face.inverted.start_LYX,
+            face.inverted.latent,
             directions,
             [zones[d.region] for d in directions],
             target=target,

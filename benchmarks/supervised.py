@@ -145,7 +145,7 @@ def main(
     known = training(bench, train, WINDOWS[0][0], cache)
     settings = (bench.weights, NUM_STEPS, train, WINDOWS, CHANGE, CALIBRATION, PILOTS, L2)
     at = places(bench, WINDOWS, faces, HELD_OUT_SEED)
-    few = {window: replace(p, starts_LYX=p.starts_LYX[:SIDE_FACES]) for window, p in at.items()}
+    few = {window: replace(p, latents=p.latents[:SIDE_FACES]) for window, p in at.items()}
     results, rows = [], []
     for fit in FITS:
         make = partial(calibrated, bench, known, fit, read_factors)

@@ -15,9 +15,10 @@ from torch import Tensor
 from benchmarks.embedded import Bench, held_out
 from lib.demo.regressor import load, read
 from lib.direction import Direction, projected_out
+from lib.sampler import plain_latent
+from lib.shift import Shift
 from pipelines.direction_effects import Factors
 from pipelines.window_search import Place, Placed, effect
-from tasks.edit import Shift
 
 REFINEMENTS = 2
 _BATCH = 16
@@ -81,15 +82,16 @@ def places(bench: Bench, windows: Sequence[Window], count: int, seed: int) -> di
     tops = [bench.grid.nearest_node(editor.edited_timesteps[0]) for editor in editors]
     inverted = bench.inverted(faces, last=max(tops), keep=tops, refinements=REFINEMENTS)
     found = [
-        Place(editor, [face.states_LYX[editor.edited_timesteps[0]] for face in inverted])
+        Place(editor, [plain_latent(face.states_LYX[t]) for face in inverted])
         for editor in editors
+        for t in editor.edited_timesteps[:1]
     ]
     return {place.window: place for place in found}
 
 
 def effects(chosen: Sequence[Placed], at: Mapping[Window, Place], read_factors: Factors) -> Effects:
     """Every direction at plus and minus its strength, each in its own window."""
-    faces = len(next(iter(at.values())).starts_LYX)
+    faces = len(next(iter(at.values())).latents)
     factors = None
     whole_PN2 = torch.zeros(len(chosen), faces, 2)
     for window, place in at.items():
@@ -97,8 +99,8 @@ def effects(chosen: Sequence[Placed], at: Mapping[Window, Place], read_factors: 
         if not rows:
             continue
         shifts = [Shift(chosen[p].direction, s * chosen[p].strength) for p in rows for s in (1, -1)]
-        for n, start_LYX in enumerate(place.starts_LYX):
-            found = effect(place.editor, start_LYX, shifts, read_factors)
+        for n, latent in enumerate(place.latents):
+            found = effect(place.editor, latent, shifts, read_factors)
             if factors is None:
                 factors = torch.zeros(len(chosen), faces, 2, found.change_KF.shape[1])
             whole_PN2[rows, n] = found.whole_K.view(-1, 2)

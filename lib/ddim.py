@@ -1,5 +1,4 @@
-"""DDIM both ways on one grid (Song et al. 2021, eq. 12 with sigma = 0), with fixed-point refined
-inversion.
+"""DDIM both ways on one grid (Song et al. 2021, eq. 12), with fixed-point refined inversion.
 
 Pure: a noise predictor and a grid in, tensors out. Shape suffixes: B batch, L latent channels, Y,
 X height and width.

@@ -33,7 +33,10 @@ class Point:
 
     def row(self, index: int) -> Point:
         """The point of one image of the batch, kept as a batch of one."""
-        part = slice(index, index + 1)
+        return self.rows(slice(index, index + 1))
+
+    def rows(self, part: slice | list[int]) -> Point:
+        """The point of some images of the batch; a slice copies nothing."""
         captured = {name: mapped(value, lambda a: a[part]) for name, value in self.encoder.items()}
         return Point(self.x_BLYX[part], self.t, self.h_BCYX[part], self.eps_BLYX[part], captured)
 

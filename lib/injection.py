@@ -1,18 +1,12 @@
-"""One decoding step with a shifted h, and how strong the shift is.
+"""How strong the shift of one step is, and what an edit changed.
 
-Shape suffixes: B edits, L latent channels, Y, X height and width; h has its own (channel, y, x).
+Shape suffixes: B edits, C, H, W of the image.
 """
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor
-
-from lib.ddim import predicted_x0, transfer
-from lib.denoiser import Denoiser, Point
-from lib.grid import Grid
 
 REFERENCE_STEPS = 20
 """Asymmetric strengths are those of a grid of so many steps."""
@@ -27,28 +21,6 @@ def step_weight(injection: str, num_steps: int) -> float:
     proportional to its length.
     """
     return REFERENCE_STEPS / num_steps if injection == "asymmetric" else 1.0
-
-
-def asymmetric_step(
-    denoiser: Denoiser, grid: Grid, node: int, point: Point, shift_BCYX: Tensor
-) -> Tensor:
-    """x_{t-1} = sqrt(a') P_t(eps(x_t | h + shift)) + sqrt(1 - a') eps(x_t) (Asyrp, eq. 5 with eta
-    = 0).
-
-    `point` is the network at x_t; a batch of one serves all edits. The encoder is not run again.
-    """
-    alpha, alpha_to = grid.alphas[node], grid.alphas[node - 1]
-    edited_BLYX = denoiser.decode(point, point.h_BCYX + shift_BCYX)
-    x0_BLYX = predicted_x0(point.x_BLYX, edited_BLYX, alpha)
-    return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to) * point.eps_BLYX
-
-
-def symmetric_step(
-    denoiser: Denoiser, grid: Grid, node: int, x_BLYX: Tensor, shift_BCYX: Tensor
-) -> Tensor:
-    """Both terms of the step from eps(x_t | h + shift) (Haas et al. 2024), one evaluation."""
-    eps_BLYX = denoiser.predict_shifted(x_BLYX, grid.timestep(node), shift_BCYX)
-    return transfer(x_BLYX, eps_BLYX, grid.alphas[node], grid.alphas[node - 1])
 
 
 def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,8 @@ from torch import Tensor
 from lib.direction import Direction
 from lib.images import Geometry
 from lib.receipts import Failure
+from lib.sampler import Latent
+from lib.shift import Shift
 
 __all__ = [
     "Discovered",
@@ -54,10 +56,8 @@ class Inverted:
     """A sample with its deterministic latents, from the clean side up to the edit timestep only."""
 
     sample: Sample
-    start_LYX: Tensor
-    """x_t at the edit timestep (the highest grid timestep inside the window), float32, on the
-    model's device.
-    """
+    latent: Latent
+    """At the edit timestep (the highest grid timestep inside the window)."""
     states_LYX: Mapping[int, Tensor]
     """x_t at the timesteps that discovery asks for, by timestep."""
 
@@ -97,9 +97,7 @@ class Edit:
     """One edited image and what was measured of it against the unedited reconstruction."""
 
     region: Region
-    direction: Direction
-    strength: float
-    """In units of the model's mean norm of h."""
+    shift: Shift
     image_CHW: Tensor
     """uint8, CPU."""
     in_change: float

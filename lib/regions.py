@@ -31,6 +31,15 @@ def make_region(name: str, mask_HW: Tensor) -> Region:
     return Region(name, quantised_HW / 255, digest)
 
 
+def united(regions: Sequence[Region]) -> Region:
+    """One region for several: the larger coverage at every pixel, the names joined by +."""
+    distinct = list({region.name: region for region in regions}.values())
+    if len(distinct) == 1:
+        return distinct[0]
+    mask_HW = torch.stack([region.mask_HW for region in distinct]).amax(0)
+    return make_region("+".join(region.name for region in distinct), mask_HW)
+
+
 def flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
     """The coverage of every entry (L * Y * X) of a latent of the mask's size."""
     return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()

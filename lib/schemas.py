@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column changes its name, type or meaning; part of the fingerprint."""
 
 _METADATA = {"deltah_schema": str(SCHEMA_VERSION)}
@@ -35,12 +35,18 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("image", pa.string(), "tar under images/"),
     ("member", pa.string(), "name of the edited image inside that tar"),
     ("sha256", pa.string(), "of the edited image's encoded bytes"),
-    ("region", pa.string(), "name of the region the direction belongs to"),
+    ("region", pa.string(), "name of the region the direction belongs to; `a+b`: of several"),
     ("mask_sha256", pa.string(), "of the region's mask"),
     ("mask_area", pa.float32(), "fraction of the image that the mask covers"),
     ("direction", pa.string(), "id in directions/ or in the library"),
     ("rank", pa.int32(), "0 is the direction with the largest singular value"),
     ("strength", pa.float32(), "shift in units of the model's mean norm of h"),
+    (
+        "added_directions",
+        pa.list_(pa.string()),
+        "ids of what is combined with it in this edit; empty: nothing",
+    ),
+    ("added_strengths", pa.list_(pa.float32()), "their strengths, in the same order"),
     ("injection", pa.string(), "asymmetric (only the predicted x_0 sees the shift) or symmetric"),
     ("t_high", pa.int32(), "first (noisiest) edited timestep"),
     ("t_low", pa.int32(), "last edited timestep"),

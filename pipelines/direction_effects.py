@@ -17,10 +17,11 @@ from torch.nn.functional import cosine_similarity, interpolate
 
 from lib.direction import WHOLE, Direction, Scores
 from lib.records import Segmented
+from lib.shift import Shift
 from pipelines.contact_sheets import Pixels
 from pipelines.library_sheets import MOST_ROWS, SheetRow
 from pipelines.strength_search import matched
-from tasks.edit import Editor, Shift
+from tasks.edit import Editor
 
 FIRST_STRENGTH = 0.1
 _PORTRAIT = 32
@@ -150,11 +151,11 @@ def _add(
     side = image.inverted.sample.image_CHW.shape[1:]
     mask_HWs = [masks.get(c.direction.region, torch.ones(side)) for c in collected]
     directions = [c.direction for c in collected]
-    start_LYX = image.inverted.start_LYX
+    latent = image.inverted.latent
     try:
         edits = matched(
             editor,
-            start_LYX,
+            latent,
             directions,
             mask_HWs,
             target=change,
@@ -163,7 +164,7 @@ def _add(
         pairs = list(zip(directions, edits, strict=True))
         halves = [Shift(direction, edit.strength / 2) for direction, edit in pairs]
         opposites = [Shift(direction, -edit.strength) for direction, edit in pairs]
-        others_BCHW = editor.decode(start_LYX, [*halves, *opposites])
+        others_BCHW = editor.decode(latent, [*halves, *opposites])
         if others_BCHW is None:
             raise ArithmeticError("the network gave NaN or infinity at the opposite strength")
     except ArithmeticError:

@@ -13,6 +13,7 @@ from itertools import islice
 from lib import storage
 from lib.calibration import h_norms
 from lib.checkpoint import open_checkpoint, weights_sha256
+from lib.edit_plan import every_strength
 from lib.grid import edited_nodes, make_grid
 from lib.kernels import settle
 from lib.problems import ConfigProblem
@@ -24,7 +25,7 @@ from pipelines.config import MaskFile, RunConfig
 from pipelines.engine import Engine, chosen_device
 from pipelines.inputs import expand_inputs
 from pipelines.reading import SampleReader
-from pipelines.stages import build_inverter, mask_sources
+from pipelines.stages import build_inverter, build_sampler, mask_sources
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import Segmenter
@@ -72,7 +73,8 @@ def load_subject(config: RunConfig) -> Subject:
             grid,
             window=config.edit.window,
             injection=config.edit.injection,
-            strengths=config.edit.strengths,
+            sampler=build_sampler(config),
+            plan=every_strength(config.edit.strengths),
             batch_size=config.edit.batch_size,
             h_norms=engine.h_norms,
         ),

@@ -92,8 +92,9 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
     nodes = edited_nodes(timesteps, config.edit.window)
     edits = work.applied * len(config.edit.strengths)
-    both = len(nodes) if config.edit.injection == "asymmetric" else 0
-    shared = 1 if both else 0
+    both = 2 if config.edit.injection == "asymmetric" else 1
+    # An edit leaves the reconstruction at the top of the window, where only the decoder half runs.
+    one_edit = 1 + both * (len(nodes) - 1) + nodes[-1] - 1
     return Plan(
         shards=len(inputs),
         images=images,
@@ -101,7 +102,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         directions=work.found,
         inversion=max(nodes[0], *work.nodes, 0) * (1 + config.invert.refinements),
         reading=0,
-        decoding=shared + (nodes[0] + both - shared) * (edits + 1),
+        decoding=nodes[0] + one_edit * edits,
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.ddim_sampler import DdimSampler
+from lib.edit_plan import every_strength
 from lib.grid import edited_nodes
 from lib.run_folder import RunFolder
+from lib.sampler import Sampler
 from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
@@ -47,7 +50,8 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
             engine.grid,
             window=config.edit.window,
             injection=config.edit.injection,
-            strengths=config.edit.strengths,
+            sampler=build_sampler(config),
+            plan=every_strength(config.edit.strengths),
             batch_size=config.edit.batch_size,
             h_norms=engine.h_norms,
         ),
@@ -63,9 +67,14 @@ def build_inverter(
         engine.grid,
         last=last,
         keep=keep,
-        refinements=config.invert.refinements,
+        sampler=build_sampler(config),
         batch_size=config.invert.batch_size,
     )
+
+
+def build_sampler(config: RunConfig) -> Sampler:
+    """The way up and down that the config asks for."""
+    return DdimSampler(config.invert.refinements)
 
 
 def build_segmenter(config: RunConfig, engine: Engine) -> Segmenter:

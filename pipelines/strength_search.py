@@ -14,7 +14,9 @@ from torch import Tensor
 
 from lib.direction import Direction
 from lib.injection import change
-from tasks.edit import Editor, Shift
+from lib.sampler import Latent
+from lib.shift import Shift
+from tasks.edit import Editor
 
 _SLOPES = (0.3, 3.0)
 """Of log change over log strength; outside of them a secant is rounding or saturation."""
@@ -42,7 +44,7 @@ class Matched:
 
 def matched(
     editor: Editor,
-    start_LYX: Tensor,
+    latent: Latent,
     directions: Sequence[Direction],
     mask_HWs: Sequence[Tensor],
     *,
@@ -66,7 +68,7 @@ def matched(
     open_ = list(range(len(directions)))
     for _ in range(rounds):
         shifts = [Shift(directions[i], sign * strengths[i]) for i in open_]
-        images_BCHW = editor.decode(start_LYX, shifts)
+        images_BCHW = editor.decode(latent, shifts)
         if images_BCHW is None:
             raise ArithmeticError("the network gave NaN or infinity while this image was edited")
         floats_BCHW = images_BCHW.float() / 127.5 - 1

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction, negated
+from lib.sampler import Latent
+from lib.shift import Shift
 from lib.window_choice import RAISES_LABEL, Choice, Trial, chosen_window
 from pipelines.direction_effects import Factors
-from tasks.edit import Editor, Shift
+from tasks.edit import Editor
 
 FIRST_STRENGTH = 0.3
 _LARGEST_FACTOR = 8.0
@@ -28,7 +30,7 @@ class Place:
     """A window to try."""
 
     editor: Editor
-    starts_LYX: Sequence[Tensor]
+    latents: Sequence[Latent]
     """x_t of every image at the highest timestep of the editor's window."""
 
     @property
@@ -59,13 +61,13 @@ class Effect:
     """Change of every factor as it is read."""
 
 
-def effect(editor: Editor, start_LYX: Tensor, shifts: Sequence[Shift], read: Factors) -> Effect:
+def effect(editor: Editor, latent: Latent, shifts: Sequence[Shift], read: Factors) -> Effect:
     """Edit one image and read its factors.
 
     Raises:
         ArithmeticError: the network gave NaN or infinity.
     """
-    images_BCHW = editor.decode(start_LYX, shifts)
+    images_BCHW = editor.decode(latent, shifts)
     if images_BCHW is None:
         raise ArithmeticError("the network gave NaN or infinity while this image was edited")
     floats_BCHW = images_BCHW.float() / 127.5 - 1
@@ -97,22 +99,22 @@ def placed(
     """
     if len(factors) != len(directions):
         raise ValueError(f"expected a factor for each of {len(directions)}, got {len(factors)}")
-    if not places or any(not 1 <= pilots < len(place.starts_LYX) for place in places):
+    if not places or any(not 1 <= pilots < len(place.latents) for place in places):
         raise ValueError(f"expected windows with more images than the {pilots} for strengths")
     trials: list[list[Trial]] = [[] for _ in directions]
     strengths: list[dict[tuple[int, int], float]] = [{} for _ in directions]
     for place in places:
         tried_K = torch.full((len(directions),), FIRST_STRENGTH)
         whole_NK = []
-        for start_LYX in place.starts_LYX[:pilots]:
+        for latent in place.latents[:pilots]:
             shifts = _shifts(directions, tried_K)
-            whole_NK.append(effect(place.editor, start_LYX, shifts, read).whole_K)
+            whole_NK.append(effect(place.editor, latent, shifts, read).whole_K)
             advance()
         tried_K = _rescaled(tried_K, torch.stack(whole_NK), change)
         whole_NK, plus, minus = [], [], []
-        for start_LYX in place.starts_LYX[pilots:]:
+        for latent in place.latents[pilots:]:
             shifts = [*_shifts(directions, tried_K), *_shifts(directions, -tried_K)]
-            found = effect(place.editor, start_LYX, shifts, read)
+            found = effect(place.editor, latent, shifts, read)
             whole_NK += list(found.whole_K.chunk(2))
             up_KF, down_KF = found.change_KF.chunk(2)
             plus.append(up_KF)

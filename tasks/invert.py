@@ -7,14 +7,14 @@ from itertools import groupby
 
 import torch
 
-from lib.ddim import inversion
 from lib.denoiser import Denoiser
 from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
+from lib.sampler import Sampler
 
 
 class Inverter:
-    """DDIM inversion of micro-batches.
+    """Inversion of micro-batches.
 
     Batches are cut by position in the shard (`index // batch_size`), so that a rejected sample
     never moves its neighbours into another batch.
@@ -27,7 +27,7 @@ class Inverter:
         *,
         last: int,
         keep: frozenset[int],
-        refinements: int,
+        sampler: Sampler,
         batch_size: int,
     ) -> None:
         self._denoiser = denoiser
@@ -35,13 +35,13 @@ class Inverter:
         self._last = last
         self._keep = keep
         """Nodes whose x_t discovery will ask for."""
-        self._refinements = refinements
+        self._sampler = sampler
         self._batch_size = batch_size
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image."""
-        return max(self._last, *self._keep, 0) * (1 + self._refinements)
+        return self._sampler.inversion_evaluations(max(self._last, *self._keep, 0))
 
     def __call__(
         self, items: Iterable[Sample], reject: Callable[[Failure], None]
@@ -55,17 +55,19 @@ class Inverter:
         self, samples: list[Sample], reject: Callable[[Failure], None]
     ) -> Iterator[Inverted]:
         x0_BLYX = self._denoiser.latent(torch.stack([s.image_CHW for s in samples]))
-        top = max(self._last, *self._keep, 0)
-        steps = inversion(
-            self._denoiser.predict, self._grid, x0_BLYX, last=top, refinements=self._refinements
+        found = self._sampler.invert(
+            self._denoiser.predict,
+            self._grid,
+            x0_BLYX,
+            last=self._last,
+            wanted=self._keep,
+            seeds=[s.seed for s in samples],
         )
-        wanted = self._keep | {self._last}
-        states = {node: x_BLYX for node, x_BLYX in steps if node in wanted}
         for row, sample in enumerate(samples):
-            own = {node: x_BLYX[row] for node, x_BLYX in states.items()}
-            if all(bool(torch.isfinite(x_LYX).all()) for x_LYX in own.values()):
-                kept = {self._grid.timestep(node): own[node] for node in self._keep}
-                yield Inverted(sample, own[self._last], kept)
+            latent = found.latent(row)
+            kept = {self._grid.timestep(node): found.x[node][row] for node in self._keep}
+            if latent.is_finite and all(bool(torch.isfinite(x).all()) for x in kept.values()):
+                yield Inverted(sample, latent, kept)
             else:
                 reject(
                     Failure(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction, content_id, stored
+from lib.sampler import Latent, plain_latent
+from lib.shift import Shift
 from lib.window_choice import RAISES_LABEL
 from pipelines.window_search import Place, Placed, placed
-from tasks.edit import Shift
 
 EARLY, LATE = (500, 300), (250, 0)
 CHANGE = 0.15
@@ -26,12 +27,12 @@ class FakeEditor:
         self.answer_CK = torch.tensor(answer_CK)
         self.strengths: list[list[float]] = []
 
-    def decode(self, start_LYX: Tensor, shifts: Sequence[Shift]) -> Tensor:
+    def decode(self, latent: Latent, shifts: Sequence[Shift]) -> Tensor:
         self.strengths.append([shift.strength for shift in shifts])
         rows = [torch.zeros(3)]
         for shift in shifts:
             h_K = shift.strength * shift.direction.vector_SCYX[0, :, 0, 0]
-            rows.append(start_LYX.mean() * (self.answer_CK @ h_K))
+            rows.append(latent.x_LYX.mean() * (self.answer_CK @ h_K))
         images_BCHW = torch.stack(rows)[:, :, None, None].expand(-1, -1, 8, 8)
         return ((images_BCHW + 1) * 127.5).round().clamp(0, 255).byte()
 
@@ -54,7 +55,8 @@ def axis(entry: int) -> Direction:
 
 def place(window: tuple[int, int], answer_CK: list[list[float]], images: int = 4) -> Place:
     editor: Any = FakeEditor(window, answer_CK)
-    return Place(editor, [torch.full((3, 8, 8), 0.8 + 0.1 * n) for n in range(images)])
+    pictures = [torch.full((3, 8, 8), 0.8 + 0.1 * n) for n in range(images)]
+    return Place(editor, [plain_latent(picture) for picture in pictures])
 
 
 def search(*places: Place) -> list[Placed]:
@@ -110,7 +112,7 @@ def test_the_images_that_give_strengths_are_not_those_that_decide() -> None:
 
 def test_not_a_number_is_an_error_not_a_choice() -> None:
     class Broken(FakeEditor):
-        def decode(self, start_LYX: Tensor, shifts: Sequence[Shift]) -> Any:
+        def decode(self, latent: Latent, shifts: Sequence[Shift]) -> Any:
             return None
 
     editor: Any = Broken(EARLY, EARLY_CK)

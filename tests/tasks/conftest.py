@@ -21,6 +21,7 @@ from lib.grid import Grid, make_grid
 from lib.images import Geometry
 from lib.records import Discovered, Inverted, Sample, Segmented
 from lib.regions import make_region
+from lib.sampler import plain_latent
 
 MARK = 0.8125
 """An image (or x_t) whose first entry is exactly this drives the network to NaN."""
@@ -184,7 +185,7 @@ def make_segmented(
     index: int, x_LYX: Tensor, t: int, masks: Mapping[str, Tensor], image_CHW: Tensor | None = None
 ) -> Segmented:
     """As if `x_LYX` were both the latent to edit and x_t for discovery."""
-    inverted = Inverted(make_sample(index, image_CHW), x_LYX, {t: x_LYX})
+    inverted = Inverted(make_sample(index, image_CHW), plain_latent(x_LYX), {t: x_LYX})
     regions = tuple(make_region(name, mask_HW) for name, mask_HW in masks.items())
     return Segmented(inverted, regions)
 

@@ -12,6 +12,8 @@ import torch
 
 from lib.checkpoint import open_checkpoint
 from lib.ddim import decoding
+from lib.ddim_sampler import DdimSampler
+from lib.edit_plan import every_strength
 from lib.grid import Grid, make_grid
 from lib.records import Failure, Inverted, Sample
 from lib.unet2d import load_denoiser
@@ -30,7 +32,12 @@ def invert(
     batch_size: int = 4,
 ) -> tuple[list[Inverted], list[Failure]]:
     inverter = Inverter(
-        denoiser, grid, last=last, keep=keep, refinements=refinements, batch_size=batch_size
+        denoiser,
+        grid,
+        last=last,
+        keep=keep,
+        sampler=DdimSampler(refinements),
+        batch_size=batch_size,
     )
     failures: list[Failure] = []
     return list(inverter(samples, failures.append)), failures
@@ -62,7 +69,7 @@ def test_latents_are_those_of_the_closed_form(
             guess_N = (x_N - b * linear.E_NN(grid.timestep(node)) @ guess_N) / a
         x_N = guess_N
         expected[node] = x_N
-    np.testing.assert_allclose(first.start_LYX.flatten(), expected[5], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(first.latent.x_LYX.flatten(), expected[5], rtol=0, atol=2e-6)
     assert set(first.states_LYX) == {grid.timestep(2)}
     np.testing.assert_allclose(
         first.states_LYX[grid.timestep(2)].flatten(), expected[2], rtol=0, atol=2e-6
@@ -75,7 +82,7 @@ def test_constant_noise_comes_back_exactly(linear: Any, grid: Grid, sample: Any)
     linear.predict = lambda x_BLYX, t: noise_LYX.expand_as(x_BLYX)
     for last in (1, 4, 6):
         (inverted,), _ = invert(linear, grid, [sample(0)], last=last)
-        back_LYX = decoding(linear.predict, grid, inverted.start_LYX[None], first=last)[0]
+        back_LYX = decoding(linear.predict, grid, inverted.latent.x_LYX[None], first=last)[0]
         # float32, and the last node multiplies rounding by 1 / sqrt(alpha_bar(999)) = 160.
         torch.testing.assert_close(back_LYX, sample(0).image_CHW, rtol=0, atol=1e-4)
 
@@ -93,7 +100,8 @@ def test_unshifted_decode_returns_the_image_as_refinements_go_on(
         grid,
         window=(500, 100),
         injection="asymmetric",
-        strengths=(0.1,),
+        sampler=DdimSampler(),
+        plan=every_strength((0.1,)),
         batch_size=4,
         h_norms=dict.fromkeys(grid.timesteps, 1.0),
     )
@@ -102,7 +110,7 @@ def test_unshifted_decode_returns_the_image_as_refinements_go_on(
         (inverted,), _ = invert(
             denoiser, grid, [start], last=grid.last_node(500), refinements=refinements
         )
-        image_BCHW = editor.decode(inverted.start_LYX, [])
+        image_BCHW = editor.decode(inverted.latent, [])
         assert image_BCHW is not None
         assert image_BCHW.shape == (1, 3, 16, 16)
         worst.append(int((image_BCHW[0].int() - pixels.int()).abs().max()))
@@ -123,7 +131,7 @@ def test_one_image_that_goes_to_nan_is_rejected_and_the_others_are_untouched(
     ]
     assert [i.sample.index for i in inverted] == [0, 1, 3]
     for one in inverted:
-        assert torch.equal(one.start_LYX, clean[one.sample.index].start_LYX)
+        assert torch.equal(one.latent.x_LYX, clean[one.sample.index].latent.x_LYX)
 
 
 def test_a_missing_sample_moves_none_of_the_others_to_another_batch(
@@ -138,7 +146,7 @@ def test_a_missing_sample_moves_none_of_the_others_to_another_batch(
     assert linear.batches == [2, 3, 1]
     assert [i.sample.index for i in inverted] == [0, 2, 3, 4, 5, 6]
     for one in inverted[2:]:
-        assert torch.equal(one.start_LYX, whole[one.sample.index].start_LYX)
+        assert torch.equal(one.latent.x_LYX, whole[one.sample.index].latent.x_LYX)
 
 
 def test_stops_at_the_edit_timestep_and_counts_what_it_spends(

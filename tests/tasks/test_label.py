@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.records import Inverted, Labelled, Observed, Sample
+from lib.sampler import plain_latent
 from tasks.label import ClassSource, FieldSource, Labeller
 
 
@@ -27,7 +28,7 @@ class Brightness:
 
 def observed(made: Sample) -> Observed:
     x_LYX = torch.zeros(3, 4, 4)
-    return Observed(Inverted(made, x_LYX, {}), torch.zeros(1, 2, 2, 2))
+    return Observed(Inverted(made, plain_latent(x_LYX), {}), torch.zeros(1, 2, 2, 2))
 
 
 def labelled(labeller: Labeller, *samples: Sample) -> list[Labelled]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lib.records import Failure, Inverted, Sample
+from lib.sampler import plain_latent
 from tasks.observe import Observer
 
 TIMESTEPS = (832, 332)
@@ -17,7 +18,7 @@ TIMESTEPS = (832, 332)
 def inverted(sample: Callable[..., Sample], index: int) -> Inverted:
     generator = torch.Generator().manual_seed(index)
     states = {t: torch.randn(3, 4, 4, generator=generator) for t in TIMESTEPS}
-    return Inverted(sample(index), states[832], states)
+    return Inverted(sample(index), plain_latent(states[832]), states)
 
 
 def test_h_of_every_image_at_every_timestep_in_the_order_asked_for(

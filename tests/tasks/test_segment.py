@@ -12,6 +12,7 @@ import torch
 
 from lib.images import decode
 from lib.records import Failure, Inverted, Sample, Segmented
+from lib.sampler import plain_latent
 from tasks.segment import MaskSource, Segmenter
 
 
@@ -21,7 +22,7 @@ def segment(
     stage = Segmenter(sources, size=size, min_area=0.0005, max_area=0.95, max_pixels=1_000_000)
     failures: list[Failure] = []
     latent_LYX = torch.zeros(3, size, size)
-    inverted = [Inverted(sample, latent_LYX, {}) for sample in samples]
+    inverted = [Inverted(sample, plain_latent(latent_LYX), {}) for sample in samples]
     return list(stage(inverted, failures.append)), failures
 
 

@@ -1,0 +1,140 @@
+"""Decoding one latent unedited and with every edit, sharing all that is the same.
+
+An edit is the reconstruction until it first acts, so it joins the batch there; where it joins, the
+network's encoder half has run already, and only the decoder half runs for it. Nothing above the
+window is computed at all.
+
+Shape suffixes: S states of the sampler, B rows of a batch; the rest as in `denoiser`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib.denoiser import Denoiser, Point
+from lib.edit_shifts import EditShifts, Row
+from lib.sampler import Latent, Sampler
+from lib.shift import Shift
+from lib.steering import Steering
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Clean latents, and what they cost."""
+
+    x_BLYX: Tensor
+    """The reconstruction, then the edits in their order."""
+    evaluations: int
+    """Of the network; a pass of the decoder half alone counts as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """The reconstruction's way down, for the edits that leave it later."""
+
+    states: dict[int, Tensor] = field(default_factory=dict)
+    """Node -> (S, 1, L, Y, X)."""
+    points: dict[int, Point] = field(default_factory=dict)
+    """Node where edits of later batches join -> the network there."""
+
+
+class EditDecoder:
+    """Walks down the grid once for each batch of edits, the reconstruction with the first."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        shifts: EditShifts,
+        *,
+        injection: str,
+        batch_size: int,
+    ) -> None:
+        self._denoiser = denoiser
+        self._sampler = sampler
+        self._shifts = shifts
+        self._injection = injection
+        self._batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, latent: Latent, edits: Sequence[Shift]) -> Decoded:
+        """The latents at node 0 of the reconstruction and of every edit.
+
+        `latent` belongs to the highest node of the window.
+        """
+        starts = range(0, max(len(edits), 1), self._batch_size)
+        batches = [edits[i : i + self._batch_size] for i in starts]
+        joined_later = {self._shifts.first_node(e) for batch in batches[1:] for e in batch}
+        lead, spent, finals = _Lead(), 0, []
+        for number, batch in enumerate(batches):
+            kept = joined_later if number == 0 else ()
+            first = number == 0
+            final_BLYX, evaluations = self._walk(latent, batch, lead, first=first, kept=kept)
+            finals.append(final_BLYX)
+            spent += evaluations
+        return Decoded(torch.cat(finals), spent)
+
+    def _walk(
+        self,
+        latent: Latent,
+        edits: Sequence[Shift],
+        lead: _Lead,
+        *,
+        first: bool,
+        kept: Collection[int],
+    ) -> tuple[Tensor, int]:
+        """The rows of one batch at node 0, the reconstruction's only if it is the first; and the
+        evaluations spent.
+        """
+        joins = [self._shifts.first_node(edit) for edit in edits]
+        states_SBLYX = latent.states_SLYX[:, None] if first else latent.states_SLYX[:, None][:, :0]
+        present: list[int | None] = [None] if first else []
+        spent = 0
+        for node in range(self._shifts.nodes[0], 0, -1):
+            if first:
+                lead.states[node] = states_SBLYX[:, :1]
+            joining = [i for i, join in enumerate(joins) if join == node]
+            # Those that move x differ from the reconstruction before the network sees them.
+            joining.sort(key=lambda i: not self._shifts.moves(edits[i], node))
+            fresh = sum(not self._shifts.moves(edits[i], node) for i in joining)
+            states_SBLYX = torch.cat(
+                [states_SBLYX, lead.states[node].expand(-1, len(joining), -1, -1, -1)], dim=1
+            )
+            present += joining
+            if not present:
+                continue
+            rows: list[Row] = [None if i is None else edits[i] for i in present]
+            states_SBLYX = self._moved(states_SBLYX, rows, node)
+            steering = Steering(
+                self._denoiser,
+                self._shifts,
+                self._injection,
+                node,
+                rows,
+                fresh=fresh,
+                lead=lead.points.get(node),
+                keeps_lead=node in kept,
+            )
+            grid, noise_LYX = self._shifts.grid, latent.noises.get(node)
+            states_SBLYX = self._sampler.step(steering, grid, node, states_SBLYX, noise_LYX)
+            spent += steering.evaluations
+            if node in kept and steering.lead is not None:
+                lead.points[node] = steering.lead
+        if first:
+            lead.states[0] = states_SBLYX[:, :1]
+        unmoved = [i for i, join in enumerate(joins) if join == 0]
+        states_SBLYX = torch.cat(
+            [states_SBLYX, lead.states[0].expand(-1, len(unmoved), -1, -1, -1)], dim=1
+        )
+        order = {i: row for row, i in enumerate([*present, *unmoved])}
+        wanted = [*([None] if first else []), *range(len(edits))]
+        return states_SBLYX[0, [order[i] for i in wanted]].float(), spent
+
+    def _moved(self, states_SBLYX: Tensor, rows: Sequence[Row], node: int) -> Tensor:
+        if not any(self._shifts.moves(row, node) for row in rows):
+            return states_SBLYX
+        return states_SBLYX + self._shifts.of_x(rows, node).to(states_SBLYX.device)

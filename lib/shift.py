@@ -1,0 +1,23 @@
+"""What one edit adds: a direction at a strength, alone or with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.direction import Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A direction at a strength, and what is added in the same decode."""
+
+    direction: Direction
+    strength: float
+    """In units of the model's mean norm of h, or of the norm of unit noise for a direction of x."""
+    added: tuple[Shift, ...] = ()
+    """Further directions; those have nothing added themselves."""
+
+    @property
+    def terms(self) -> tuple[Shift, ...]:
+        """This shift and those added to it."""
+        return (self, *self.added)
