@@ -36,6 +36,7 @@ def edit_rows(shard: str, indices: Sequence[int], images: dict[str, bytes]) -> p
                 "member": member, "sha256": hashlib.sha256(images[member]).hexdigest(),
                 "region": ("eyes", "mouth")[edit % 2], "mask_sha256": "ab" * 32, "mask_area": 0.1,
                 "direction": direction_id(shard, index), "rank": 0, "strength": 0.1 * (edit + 1),
+                "added_directions": ["0123456789abcdef"][:edit], "added_strengths": [0.25][:edit],
                 "injection": "asymmetric", "t_high": 899, "t_low": 299, "in_change": 0.25,
                 "out_change": 0.05, "roir": 0.2, "psnr": 40.0, "network_evaluations": 36.0,
                 "source_width": 64, "source_height": 64, "crop_left": 0, "crop_top": 0,

@@ -77,6 +77,7 @@ def test_every_picture_has_every_edit_and_each_lies_where_its_row_says(
         facts = json.loads(members[f"{key}.json"])
         assert "." not in key, "a reader splits key and field at the first dot"
         assert facts.keys() == row.keys() - {"image", "member", "sha256"}
+        assert [facts.pop(f"added_{what}") for what in ("directions", "strengths")] == [[], []]
         assert facts == pytest.approx({k: row[k] for k in facts}, abs=1e-6)
     assert verify(RunFolder(str(base.run)), deep=True).ok
 
@@ -86,9 +87,9 @@ def test_measures_of_a_row_fit_each_other_and_the_box(base: Base) -> None:
         assert row["mask_area"] == 0.5
         assert row["roir"] == pytest.approx(row["out_change"] / row["in_change"], rel=1e-6)
         assert (row["t_high"], row["t_low"]) == (832, 332), "of 6 steps: 166 332 499 666 832 999"
-        # 5 nodes of inversion; 1 shared capture, then 4 edited nodes twice and 1 below them, but
-        # for the shared one, for each of 2 edits and the reconstruction.
-        assert row["network_evaluations"] == 5 + 1 + (4 * 2 + 1 - 1) * 3
+        # 5 nodes of inversion and 5 of the reconstruction; each of 2 edits has one evaluation where
+        # it begins, two at the other 3 edited nodes, and one at the node below.
+        assert row["network_evaluations"] == 5 + 5 + 2 * (1 + 2 * 3 + 1)
 
 
 def test_directions_are_stored_with_what_found_them(base: Base) -> None:
