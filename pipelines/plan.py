@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib import storage
-from lib.checkpoint import Checkpoint, open_checkpoint
+from lib.checkpoint import Checkpoint
 from lib.grid import edited_nodes, grid_timesteps
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork, discovery_work, entries
 from pipelines.inputs import ShardInput
+from pipelines.model_source import open_model
 from pipelines.number_texts import size
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
@@ -82,7 +83,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         ModelProblem: the checkpoint, or a classifier or text model, cannot be used.
         ConfigProblem: the grid, the window or the library do not fit.
     """
-    checkpoint = open_checkpoint(config.model.checkpoint)
+    checkpoint = open_model(config.model)
     timesteps = grid_timesteps(
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
