@@ -68,6 +68,8 @@ def _fetch(repo_id: str, revision: str | None, **options: Any) -> str:
     import huggingface_hub
     from huggingface_hub import constants, errors
 
+    # Its base is the error of whichever HTTP client the library uses; the other one is OSError.
+    unreachable: Any = (*errors.HfHubHTTPError.__bases__, errors.OfflineModeIsEnabled)
     called = f"{repo_id} at {revision}" if revision is not None else repo_id
     where = f"model.checkpoint: {repo_id} is no folder here, and"
     try:
@@ -109,7 +111,7 @@ def _fetch(repo_id: str, revision: str | None, **options: Any) -> str:
         raise ModelProblem(
             f"{where} {error}; expected a folder in diffusers format or a hub id"
         ) from error
-    except (OSError, errors.OfflineModeIsEnabled) as error:
+    except unreachable as error:
         if isinstance(error, PermissionError):
             raise
         raise ModelProblem(
