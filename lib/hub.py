@@ -28,6 +28,11 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and ".." not in name
 
 
+def comes_from_hub(name: str) -> bool:
+    """Whether a checkpoint of this name is looked for on the hub: no folder here has it."""
+    return is_hub_id(name) and not Path(name).is_dir()
+
+
 def fetched_folder(repo_id: str, revision: str | None) -> Path:
     """The folder of a model of the hub, fetched first where the cache does not hold it.
 
