@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lib.backbones import load_denoiser
 from lib.calibration import h_norms
 from lib.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
 from lib.ddim_sampler import DdimSampler
@@ -22,7 +23,6 @@ from lib.masked_jacobian import masked_jacobian
 from lib.records import Inverted, Sample, Segmented
 from lib.region_problem import Search
 from lib.regions import make_region
-from lib.unet2d import load_denoiser
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.edit import Editor
 from tasks.invert import Inverter

@@ -25,7 +25,7 @@ from lib.ddim import inversion
 from lib.demo.faces import CLASSES, masks, render, sample_factors
 from lib.demo.training import build_scheduler
 from lib.grid import make_grid, training_alphas
-from lib.unet2d_denoiser import UNet2DDenoiser
+from lib.unet_denoiser import UNetDenoiser
 
 REGIONS = ("eyes", "brows", "mouth", "nose", "hair", "background-left")
 MODELS = ("embedded", "toy", "celebahq")
@@ -39,7 +39,7 @@ class Scene:
 
     name: str
     unet: Any
-    denoiser: UNet2DDenoiser
+    denoiser: UNetDenoiser
     x_BLYX: Tensor
     t: int
     alpha: float
@@ -63,7 +63,7 @@ def load_scene(name: str, cache: Path) -> Scene:
     unet = _trained(checkpoint)
     grid = make_grid(checkpoint.scheduler_config, NUM_STEPS, "linspace")
     alphas_T = [float(a) for a in training_alphas(checkpoint.scheduler_config)]
-    denoiser = UNet2DDenoiser(unet, alphas_T, "epsilon", "after")
+    denoiser = UNetDenoiser(unet, alphas_T, "epsilon", "after")
     x0_BLYX, masks_RN = face(denoiser.image_size)
     node = grid.nearest_node(_TIMESTEPS[name])
     with torch.no_grad():
@@ -96,8 +96,8 @@ def face(size: int) -> tuple[Tensor, Tensor]:
 
 
 def _trained(checkpoint: Checkpoint) -> Any:
-    unet: Any = UNet2DModel.from_config(dict(checkpoint.unet_config))
-    unet.load_state_dict({k: v.float() for k, v in load_file(checkpoint.weights).items()})
+    unet: Any = UNet2DModel.from_config(dict(checkpoint.unet.config))
+    unet.load_state_dict({k: v.float() for k, v in load_file(checkpoint.unet.weights[0]).items()})
     return unet.eval().requires_grad_(False)
 
 
@@ -121,7 +121,7 @@ def _random_celebahq() -> Scene:
         freq_shift=1,
     )
     alphas_T = [float(a) for a in training_alphas(dict(build_scheduler().config))]
-    denoiser = UNet2DDenoiser(unet, alphas_T, "epsilon", "after")
+    denoiser = UNetDenoiser(unet, alphas_T, "epsilon", "after")
     t = _TIMESTEPS["celebahq"]
     x0_BLYX, masks_RN = face(256)
     noise_BLYX = torch.randn(x0_BLYX.shape, generator=torch.Generator().manual_seed(0))

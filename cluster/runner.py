@@ -29,6 +29,7 @@ from lib import quarantine, storage
 from lib.checkpoint import EMBEDDED
 from lib.commit_record import CommitDamageError
 from lib.finalize import finalize
+from lib.hub import comes_from_hub
 from lib.run_folder import RunFolder
 from lib.run_index import RunIndex, read_index
 from lib.run_record import run_record
@@ -113,7 +114,7 @@ def located(config: RunConfig) -> RunConfig:
     if paths:
         update["discover"] = config.discover.model_copy(update=paths)
     checkpoint = config.model.checkpoint
-    if checkpoint != EMBEDDED:
+    if checkpoint != EMBEDDED and not comes_from_hub(checkpoint):
         update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})
     return config.model_copy(update=update)
 

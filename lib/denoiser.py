@@ -56,6 +56,8 @@ class Denoiser(Protocol):
     image_size: int
     latent_shape: tuple[int, int, int]
     h_shape: tuple[int, int, int]
+    passes: int
+    """Network passes an evaluation: 2 with guidance."""
 
     def latent(self, image_BCHW: Tensor) -> Tensor:
         """Image in [-1, 1] to the space in which the network works."""

@@ -12,13 +12,14 @@ Shape suffixes: K tangents; G groups, M entries a group; the rest as in `denoise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,8 +37,11 @@ class Recording:
     Use as a context manager around the primal pass.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(
+        self, modules: Iterable[nn.Module], scale_shifts: Collection[nn.Module] = ()
+    ) -> None:
         self.calls: dict[nn.Module, list[Tangent]] = {m: [] for m in modules}
+        self._scale_shifts = scale_shifts
         self._handles: list[Any] = []
 
     def __enter__(self) -> Recording:
@@ -52,7 +56,11 @@ class Recording:
             handle.remove()
 
     def _keep(self, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        self.calls[module].append(_derivative(module, args, kwargs))
+        if module in self._scale_shifts:
+            tangent = _scale_without_shift(module, args[0])
+        else:
+            tangent = _derivative(module, args, kwargs)
+        self.calls[module].append(tangent)
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -71,6 +79,21 @@ def leaves(roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
             yield root
         else:
             yield from leaves(children)
+
+
+def scale_shifts(roots: Iterable[nn.Module]) -> frozenset[nn.Module]:
+    """The layers below `roots` whose output (scale, shift) a ResNet applies outside all modules, as
+    a (1 + scale) + shift (Dhariwal & Nichol 2021, adaptive group norm).
+    """
+    blocks = [m for root in roots for m in root.modules() if isinstance(m, ResnetBlock2D)]
+    return frozenset(b.time_emb_proj for b in blocks if b.time_embedding_norm == "scale_shift")
+
+
+def _scale_without_shift(module: nn.Module, x_B: Tensor) -> Tangent:
+    """scale and shift depend on the timestep alone, so a tangent is scaled and not shifted."""
+    scale_BC, shift_BC = module.forward(x_B).chunk(2, dim=1)
+    both_BC = torch.cat([scale_BC, torch.zeros_like(shift_BC)], dim=1)
+    return lambda v_K: both_BC.expand(len(v_K), -1)
 
 
 @contextmanager

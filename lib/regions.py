@@ -41,8 +41,11 @@ def united(regions: Sequence[Region]) -> Region:
 
 
 def flat_mask(region: Region, latent_shape: tuple[int, int, int]) -> Tensor:
-    """The coverage of every entry (L * Y * X) of a latent of the mask's size."""
-    return region.mask_HW.expand(latent_shape[0], -1, -1).flatten()
+    """The coverage of every entry (L * Y * X) of a latent: the mean over the pixels it stands for,
+    so that no region is lost where the latent is smaller than the mask.
+    """
+    mask_YX = torch.nn.functional.adaptive_avg_pool2d(region.mask_HW[None], latent_shape[1:])[0]
+    return mask_YX.expand(latent_shape[0], -1, -1).flatten()
 
 
 def same_regions(regions: Sequence[Region]) -> tuple[str, str] | None:

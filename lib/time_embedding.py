@@ -58,7 +58,7 @@ def load_time_embedding(checkpoint: Checkpoint) -> TimeEmbedding:
     Raises:
         ModelProblem: the network embeds time in another way, or the file is damaged.
     """
-    config = checkpoint.unet_config
+    config = checkpoint.unet.config
     kind = config.get("time_embedding_type", "positional")
     classes = config.get("class_embed_type"), config.get("num_class_embeds")
     if kind != "positional" or classes != (None, None):
@@ -67,12 +67,21 @@ def load_time_embedding(checkpoint: Checkpoint) -> TimeEmbedding:
             f" {kind!r} and {classes}"
         )
     try:
-        with safe_open(checkpoint.weights, "pt") as file:
-            tensors = [file.get_tensor(f"time_embedding.{name}").float() for name in _NAMES]
+        tensors = [_tensor(checkpoint, f"time_embedding.{name}") for name in _NAMES]
     except (SafetensorError, OSError) as error:
         raise ModelProblem(
-            f"{checkpoint.weights}: expected the weights of a time embedding, got: {error}"
+            f"{checkpoint.unet.folder}: expected the weights of a time embedding, got: {error}"
         ) from error
     return TimeEmbedding(
         bool(config.get("flip_sin_to_cos", True)), float(config.get("freq_shift", 0)), *tensors
     )
+
+
+def _tensor(checkpoint: Checkpoint, name: str) -> Tensor:
+    """One tensor of the U-Net's files, float32."""
+    for path in checkpoint.unet.weights:
+        with safe_open(path, "pt") as file:
+            if name in file.keys():  # noqa: SIM118, no mapping
+                tensor: Tensor = file.get_tensor(name).float()
+                return tensor
+    raise SafetensorError(f"no tensor {name}")

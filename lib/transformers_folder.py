@@ -8,7 +8,6 @@ Weights are safetensors only: a pickle is refused, never opened. Nothing is fetc
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 from lib.checkpoint import EMBEDDED, embedded_folder
 from lib.fingerprint import canonical_json
 from lib.problems import ModelProblem
+from lib.safetensor_files import read_json, weights_files
 
 _WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+_CONVERT = "AutoModel….from_pretrained(folder).save_pretrained(folder)"
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZER = ("tokenizer.json", "vocab.json")
 _SUPPORTING = (
@@ -76,7 +75,7 @@ def classifier_sha256(path: str) -> str:
     if path != EMBEDDED:
         return _sha256(open_classifier(path))
     folder = embedded_regressor_folder()
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     return _sha256(TransformersFolder(folder, config, (folder / _WEIGHTS,), ()))
 
 
@@ -99,40 +98,14 @@ def _open(path: str, what: str) -> TransformersFolder:
         )
     if not (folder / "config.json").is_file():
         raise ModelProblem(f"{what}: expected config.json in {folder}, found none")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if "auto_map" in config:
         raise ModelProblem(
             f"{folder / 'config.json'}: the model brings code of its own (`auto_map`), which is"
             " never run; expected an architecture that transformers has"
         )
     supporting = tuple(sorted(folder / n for n in _SUPPORTING if (folder / n).is_file()))
-    return TransformersFolder(folder, config, _weights_files(folder), supporting)
-
-
-def _weights_files(folder: Path) -> tuple[Path, ...]:
-    if (folder / _WEIGHTS).is_file():
-        return (folder / _WEIGHTS,)
-    if (folder / _INDEX).is_file():
-        index = _read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise ModelProblem(f"{folder / _INDEX}: expected a weight_map of tensors to files")
-        names = sorted({str(name) for name in index.values()})
-        outside = [name for name in names if Path(name).name != name]
-        missing = [name for name in names if not (folder / name).is_file()]
-        if outside or missing:
-            raise ModelProblem(
-                f"{folder / _INDEX}: expected the files it names in the same folder, not found:"
-                f" {', '.join(outside or missing)}"
-            )
-        return tuple(folder / name for name in names)
-    pickles = sorted({p.name for pattern in _PICKLES for p in folder.glob(pattern)})
-    if pickles:
-        raise ModelProblem(
-            f"{folder}: expected {_WEIGHTS}, found only {', '.join(pickles)}, which are never"
-            " opened because a pickle can run code; convert them where you trust them:"
-            " AutoModel….from_pretrained(folder).save_pretrained(folder)"
-        )
-    raise ModelProblem(f"{folder}: expected {_WEIGHTS}, but the folder holds no weights")
+    return TransformersFolder(folder, config, weights_files(folder, "model", _CONVERT), supporting)
 
 
 def _expect_one_of(folder: Path, names: tuple[str, ...], reason: str) -> None:
@@ -148,13 +121,3 @@ def _sha256(found: TransformersFolder) -> str:
             digest.update(path.name.encode() + b"\0")
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelProblem(f"{path}: expected a JSON object, got: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelProblem(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content

@@ -33,6 +33,7 @@ def load_weights(architecture: Any, found: TransformersFolder, what: str) -> Any
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            variant="fp16" if ".fp16." in found.weights[0].name else None,
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

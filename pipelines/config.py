@@ -38,8 +38,21 @@ class Model(Section):
     """The pretrained diffusion model."""
 
     checkpoint: str = "embedded"
-    """A folder in diffusers format with safetensors weights, or `embedded` for the face model in
-    this repository.
+    """A folder in diffusers format with safetensors weights, a hub id such as
+    google/ddpm-celebahq-256, or `embedded` for the face model in this repository. A folder of that
+    name wins over a hub id.
+    """
+    revision: str | None = None
+    """Of a hub id: branch, tag or commit; without one, the main branch. A commit never changes."""
+    prompt: str = ""
+    """What the images show, for a model that takes text (Stable Diffusion); empty is the empty
+    prompt, with which it is unconditional.
+    """
+    negative_prompt: str = ""
+    """What guidance leads away from, in the place of the empty prompt."""
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 1.0
+    """Classifier-free guidance towards the prompt, in inversion and decoding alike; above 1 every
+    network evaluation is two passes, and inversion is less exact. 1 is without guidance.
     """
     cpu_threads: PositiveInt = 1
     """Compute threads of each worker on a CPU. Kernels round differently with other numbers of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from lib.checkpoint import Checkpoint
 from lib.grid import edited_nodes, nearest_node
@@ -110,7 +111,7 @@ def _refuse_above(
 def entries(checkpoint: Checkpoint, space: str) -> int:
     """Numbers in one step of x_t, or of h: the channels of the last level, at its size."""
     if space == "x":
-        return int(checkpoint.unet_config.get("in_channels", 3)) * checkpoint.image_size**2
-    channels = checkpoint.unet_config.get("block_out_channels", [64])
-    side = max(1, checkpoint.image_size >> (len(channels) - 1))
+        return prod(checkpoint.latent_shape)
+    channels = checkpoint.unet.config.get("block_out_channels", [64])
+    side = max(1, checkpoint.latent_shape[1] >> (checkpoint.unet.levels - 1))
     return int(channels[-1]) * side * side

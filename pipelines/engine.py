@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.calibration import calibrate
-from lib.checkpoint import open_checkpoint, weights_sha256
+from lib.backbones import load_denoiser
+from lib.calibration import calibrate, h_norms
+from lib.checkpoint import weights_sha256
 from lib.denoiser import Denoiser
 from lib.grid import Grid, make_grid
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
-from lib.unet2d import load_denoiser
 from pipelines.config import RunConfig
+from pipelines.model_source import conditioning_of, open_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,14 @@ def load_engine(config: RunConfig, folder: RunFolder) -> Engine:
     """Load the model on its device; the first worker of a run calibrates it. Raises as
     `pipelines.stages.build_stages`.
     """
-    checkpoint = open_checkpoint(config.model.checkpoint)
-    model = weights_sha256(checkpoint)
-    grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
-    device = chosen_device(config.execution.device)
-    denoiser = load_denoiser(checkpoint, device, config.model.h_layer)
-    h_norms = calibrate(folder.url("model.json"), denoiser, grid, model)
-    return Engine(denoiser, grid, h_norms, model)
+    denoiser, grid, model = _load(config)
+    return Engine(denoiser, grid, calibrate(folder.url("model.json"), denoiser, grid, model), model)
+
+
+def load_free_engine(config: RunConfig) -> Engine:
+    """The same without a run's folder: calibrated for itself, nothing is stored."""
+    denoiser, grid, model = _load(config)
+    return Engine(denoiser, grid, h_norms(denoiser, grid), model)
 
 
 def chosen_device(name: str) -> torch.device:
@@ -49,3 +51,12 @@ def chosen_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigProblem("execution.device: expected a CUDA device, but torch sees none here")
     return torch.device(name)
+
+
+def _load(config: RunConfig) -> tuple[Denoiser, Grid, str]:
+    checkpoint = open_model(config.model)
+    grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
+    device = chosen_device(config.execution.device)
+    conditioning = conditioning_of(config.model)
+    denoiser = load_denoiser(checkpoint, device, config.model.h_layer, conditioning)
+    return denoiser, grid, weights_sha256(checkpoint)

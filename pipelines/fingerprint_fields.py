@@ -10,11 +10,12 @@ import hashlib
 from typing import Any
 
 from lib import schemas, storage
-from lib.checkpoint import open_checkpoint, weights_sha256
+from lib.checkpoint import weights_sha256
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
+from pipelines.model_source import open_model
 from pipelines.study_config import DatasetDiscovery, SupervisedDiscovery
 
 
@@ -32,11 +33,11 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
             "execution": True,
             "input": {"shards", "max_shard_bytes"},
             "output": {"folder"},
-            "model": {"checkpoint"},
+            "model": {"checkpoint", "revision"},
         },
     )
     fields["schema_version"] = schemas.SCHEMA_VERSION
-    fields["model"]["weights_sha256"] = weights_sha256(open_checkpoint(config.model.checkpoint))
+    fields["model"]["weights_sha256"] = weights_sha256(open_model(config.model))
     if config.pipeline == "direction_library":
         _leave_out_edits(fields, config)
     _name_by_content(fields["discover"], config)

@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from lib import storage
-from lib.calibration import h_norms
-from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.edit_plan import every_strength
-from lib.grid import edited_nodes, make_grid
+from lib.grid import edited_nodes
 from lib.kernels import settle
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
 from lib.records import Sample, Segmented
 from lib.samples import ShardDamage, read_shard
-from lib.unet2d import load_denoiser
 from pipelines.config import MaskFile, RunConfig
-from pipelines.engine import Engine, chosen_device
+from pipelines.engine import Engine, load_free_engine
 from pipelines.inputs import expand_inputs
 from pipelines.reading import SampleReader
 from pipelines.stages import build_inverter, build_sampler, mask_sources
@@ -60,17 +57,13 @@ def load_subject(config: RunConfig) -> Subject:
         ConfigProblem: the window holds no timestep of the grid, or the device is not there.
     """
     settle(config.model.cpu_threads)
-    checkpoint = open_checkpoint(config.model.checkpoint)
-    grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
-    nodes = edited_nodes(grid.timesteps, config.edit.window)
-    device = chosen_device(config.execution.device)
-    denoiser = load_denoiser(checkpoint, device, config.model.h_layer)
-    engine = Engine(denoiser, grid, h_norms(denoiser, grid), weights_sha256(checkpoint))
+    engine = load_free_engine(config)
+    nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
     return Subject(
         engine,
         Editor(
-            denoiser,
-            grid,
+            engine.denoiser,
+            engine.grid,
             window=config.edit.window,
             injection=config.edit.injection,
             sampler=build_sampler(config),

@@ -12,6 +12,7 @@ from torch import Tensor
 from lib import storage
 from lib.asyrp import DirectionFunction, read_asyrp
 from lib.asyrp_baking import baked, step_direction
+from lib.backbones import load_denoiser
 from lib.bare_directions import Placement, import_bare
 from lib.calibration import h_norms
 from lib.checkpoint import open_checkpoint, weights_sha256
@@ -22,7 +23,6 @@ from lib.library_store import Library
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
 from lib.time_embedding import load_time_embedding
-from lib.unet2d import load_denoiser
 from pipelines.config import RunConfig
 from pipelines.held_out import load_subject, read_held_out
 from pipelines.library_changes import add_directions, checked_name

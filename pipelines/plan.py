@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib import storage
-from lib.checkpoint import Checkpoint, open_checkpoint
+from lib.checkpoint import Checkpoint
 from lib.grid import edited_nodes, grid_timesteps
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork, discovery_work, entries
 from pipelines.inputs import ShardInput
+from pipelines.model_source import conditioning_of, open_model
 from pipelines.number_texts import size
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
@@ -35,7 +36,7 @@ class Plan:
     directions: int
     """Found in an image; 0 where they are read, or learned from all images."""
     inversion: int
-    """Network evaluations."""
+    """Network evaluations; with guidance two an estimate of the noise, here and below."""
     reading: int
     """Network evaluations that read h where nothing is edited."""
     decoding: int
@@ -82,11 +83,12 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         ModelProblem: the checkpoint, or a classifier or text model, cannot be used.
         ConfigProblem: the grid, the window or the library do not fit.
     """
-    checkpoint = open_checkpoint(config.model.checkpoint)
+    checkpoint = open_model(config.model)
     timesteps = grid_timesteps(
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
     work = discovery_work(config, timesteps)
+    passes = conditioning_of(config.model).passes
     images = _images(config, inputs)
     if config.pipeline == "direction_library":
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
@@ -100,9 +102,9 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         images=images,
         edits=edits,
         directions=work.found,
-        inversion=max(nodes[0], *work.nodes, 0) * (1 + config.invert.refinements),
+        inversion=passes * max(nodes[0], *work.nodes, 0) * (1 + config.invert.refinements),
         reading=0,
-        decoding=nodes[0] + one_edit * edits,
+        decoding=passes * (nodes[0] + one_edit * edits),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
@@ -121,14 +123,15 @@ def _plan_library(
     rows = images * work.found
     if work.kept_rows:  # of every shard, and no more than it has images
         rows = shards * min(work.kept_rows, -(-images // max(1, shards)) * work.row_copies)
+    passes = conditioning_of(config.model).passes
     value_bytes = work.row_bytes or {"float16": 2, "float32": 4}[config.output.vector_dtype]
     return Plan(
         shards=shards,
         images=images,
         edits=0,
         directions=work.found,
-        inversion=max(work.nodes) * (1 + config.invert.refinements),
-        reading=len(work.nodes),
+        inversion=passes * max(work.nodes) * (1 + config.invert.refinements),
+        reading=passes * len(work.nodes),
         decoding=0,
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),

@@ -51,15 +51,15 @@ def demo_library() -> RunConfig:
 
 
 def celebahq_256() -> RunConfig:
-    """google/ddpm-celebahq-256 (or -ema-) on aligned CelebA-HQ faces, with boxes for eyes and
-    mouth.
+    """google/ddpm-celebahq-256 (or -ema-celebahq-256) on aligned CelebA-HQ faces, with boxes for
+    eyes and mouth.
 
     Boxes fit the alignment of CelebA-HQ; side files such as `eyes.png` are better where you have
     them.
     """
     return RunConfig(
         input=Input(shards=("celebahq/{00000..00029}.tar",)),
-        model=Model(checkpoint="models/ddpm-celebahq-256"),
+        model=Model(checkpoint="google/ddpm-celebahq-256"),
         grid=Grid(num_steps=50),
         invert=Invert(refinements=2, batch_size=16),
         segment=Segment(
@@ -75,8 +75,66 @@ def celebahq_256() -> RunConfig:
     )
 
 
+def church_256() -> RunConfig:
+    """google/ddpm-church-256 on photographs of churches (LSUN), with boxes for sky and building."""
+    return _of_scenes(
+        "church", {"sky": Box(box=(0.0, 0.0, 1.0, 0.3)), "building": Box(box=(0.2, 0.15, 0.8, 0.9))}
+    )
+
+
+def bedroom_256() -> RunConfig:
+    """google/ddpm-bedroom-256 on photographs of bedrooms (LSUN), with boxes for wall and bed."""
+    return _of_scenes(
+        "bedroom", {"wall": Box(box=(0.0, 0.0, 1.0, 0.4)), "bed": Box(box=(0.15, 0.5, 0.85, 1.0))}
+    )
+
+
+def ldm_celebahq() -> RunConfig:
+    """CompVis/ldm-celebahq-256, unconditional latent diffusion, on the faces of celebahq-256."""
+    return celebahq_256().model_copy(
+        update={
+            "model": Model(checkpoint="CompVis/ldm-celebahq-256"),
+            "output": Output(folder="celebahq-ldm-edited", layout="pairs", format="webp"),
+        }
+    )
+
+
+def stable_diffusion() -> RunConfig:
+    """Stable Diffusion 1.5 on any photographs, with the empty prompt and a box in the middle.
+
+    Guidance makes inversion less exact; say what the images show in model.prompt first.
+    """
+    return RunConfig(
+        input=Input(shards=("photographs/{00000..00009}.tar",)),
+        model=Model(checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        grid=Grid(num_steps=50),
+        invert=Invert(refinements=2, batch_size=4),
+        segment=Segment(regions={"middle": Box(box=(0.25, 0.25, 0.75, 0.75))}),
+        discover=JacobianDiscovery(timesteps=(500,), directions=3, chunk=4),
+        edit=Edit(window=(900, 300), strengths=(-0.1, 0.1), batch_size=4),
+        output=Output(folder="photographs-edited", layout="pairs", format="webp", quality=95),
+        execution=Execution(engine="ray", workers=1, gpus_per_worker=1.0),
+    )
+
+
+def _of_scenes(name: str, regions: dict[str, MaskFile | Box]) -> RunConfig:
+    """The celebahq preset with another model of the same architecture."""
+    return celebahq_256().model_copy(
+        update={
+            "input": Input(shards=(f"{name}/{{00000..00029}}.tar",)),
+            "model": Model(checkpoint=f"google/ddpm-{name}-256"),
+            "segment": Segment(regions=regions),
+            "output": Output(folder=f"{name}-edited", layout="pairs", format="webp", quality=95),
+        }
+    )
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "demo-library": demo_library,
     "celebahq-256": celebahq_256,
+    "church-256": church_256,
+    "bedroom-256": bedroom_256,
+    "ldm-celebahq": ldm_celebahq,
+    "stable-diffusion": stable_diffusion,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +13,16 @@ import torch
 
 torch.set_num_threads(1)
 
-MERGES = [("f", "a"), ("fa", "c"), ("fac", "e</w>"), ("s", "m"), ("sm", "i"), ("smi", "l")]
-MERGES += [("smil", "e</w>")]
+
+def _module(name: str) -> ModuleType:
+    """The module beside this file, under its own name: tests are no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture(scope="session")
@@ -39,54 +48,48 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards() -> ModuleType:
     """The module `shards` beside this file: pictures, shards, configs and runs."""
-    path = Path(__file__).with_name("shards.py")
-    spec = importlib.util.spec_from_file_location("shards", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["shards"] = module
-    spec.loader.exec_module(module)
-    return module
+    return _module("shards")
 
 
-def vocabulary() -> dict[str, int]:
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = [*letters, *(letter + "</w>" for letter in letters)]
-    words += ["".join(pair) for pair in MERGES]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    return {word: number for number, word in enumerate(words)}
+@pytest.fixture(scope="session")
+def backbones() -> ModuleType:
+    """The module `backbones` beside this file: small models of every kind."""
+    return _module("backbones")
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Kind -> a checkpoint of it, saved once; not to be changed."""
+    root = tmp_path_factory.mktemp("backbones")
+
+    def saved(kind: str) -> Path:
+        folder = root / ("stable-diffusion" if kind == "guided" else kind)
+        return folder if folder.exists() else Path(_module("backbones").save(kind, folder))
+
+    return saved
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained CLIP of a few words that reads 24x24 images, saved by transformers itself."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+    models = _module("backbones")
     folder = tmp_path_factory.mktemp("clip") / "clip"
     torch.manual_seed(0)
-    words = vocabulary()
-    layers = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    ends = {
-        "bos_token_id": words["<|startoftext|>"],
-        "eos_token_id": words["<|endoftext|>"],
-        "pad_token_id": words["<|endoftext|>"],
-    }
+    text = models.text_config()
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     config = CLIPConfig(
-        text_config=layers | ends | {"vocab_size": len(words), "max_position_embeddings": 12},
-        vision_config=layers | {"image_size": 24, "patch_size": 8},
+        text_config=text,
+        vision_config={n: text[n] for n in names} | {"image_size": 24, "patch_size": 8},
         projection_dim=8,
     )
     model = CLIPModel(config)
     for value in model.parameters():
         torch.nn.init.normal_(value, std=0.3)
     model.save_pretrained(folder)
-    CLIPTokenizer(words, MERGES).save_pretrained(folder)
+    models.tokenizer().save_pretrained(folder)
     CLIPImageProcessorPil(
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}
     ).save_pretrained(folder)

@@ -11,14 +11,14 @@ from benchmarks.oracle import jacobian_rows
 from benchmarks.scenes import REGIONS, Scene, face
 from benchmarks.toy import Recipe, build_unet
 from benchmarks.whole_network import WholeNetwork
-from lib.unet2d_denoiser import UNet2DDenoiser
+from lib.unet_denoiser import UNetDenoiser
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     torch.manual_seed(0)
     unet = build_unet()
-    denoiser = UNet2DDenoiser(unet, [0.3] * 1000, "epsilon", "after")
+    denoiser = UNetDenoiser(unet, [0.3] * 1000, "epsilon", "after")
     x0_BLYX, _ = face(32)
     mask_RN = torch.zeros(1, 3 * 32 * 32)
     mask_RN[0, 1500:1504] = 1

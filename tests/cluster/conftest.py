@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from cluster.events import read_events
 from cluster.orders import Rules
@@ -85,7 +86,7 @@ def toy_run(tmp_path: Path) -> ToyRun:
     model.mkdir()
     (model / "config.json").write_text('{"_class_name": "UNet2DModel", "sample_size": 64}')
     (model / "scheduler_config.json").write_text("{}")
-    (model / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    save_file({}, model / "diffusion_pytorch_model.safetensors")
     rules = Rules(
         workers=1, max_attempts=3, stall_timeout_s=60, retry_pause_s=0.1, vanished_pause_s=0.3
     )

@@ -8,7 +8,9 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lib.problems import Problem
 from lib.verification import verify
@@ -131,7 +133,8 @@ def test_a_folder_of_another_fingerprint_is_refused_by_field(
 ) -> None:
     toy_run.write(a={})
     toy_run.run(toys.ToyWorker)
-    (toy_run.root / "model" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
+    other = {"a": np.zeros(1, np.float32)}
+    save_file(other, toy_run.root / "model" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(Problem, match=r"model\.weights_sha256"):
         toy_run.run(toys.ToyWorker)
 

@@ -9,12 +9,12 @@ from torch import nn
 
 from lib.asyrp import DirectionFunction, StepDeltas, read_asyrp
 from lib.asyrp_baking import baked, step_direction
+from lib.backbones import load_denoiser
 from lib.bare_directions import Placement
 from lib.checkpoint import open_checkpoint
 from lib.direction_table import from_table, to_table
 from lib.problems import ConfigProblem
 from lib.time_embedding import TimeEmbedding, load_time_embedding
-from lib.unet2d import load_denoiser
 
 SHAPE = (32, 4, 4)
 PLACEMENT = Placement("m" * 64, "h", "after", SHAPE, h_norm=9.0, label="smiling")

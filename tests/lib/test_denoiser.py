@@ -4,17 +4,17 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from lib.backbones import load_denoiser
 from lib.checkpoint import open_checkpoint
 from lib.denoiser import epsilon
 from lib.jacobian import h_jacobian, pullback, x_jacobian
 from lib.problems import ModelProblem
-from lib.unet2d import load_denoiser
-from lib.unet2d_denoiser import UNet2DDenoiser
+from lib.unet_denoiser import UNetDenoiser
 
 CPU = torch.device("cpu")
 
 
-def load(folder: Path, h_layer: str = "after") -> UNet2DDenoiser:
+def load(folder: Path, h_layer: str = "after") -> UNetDenoiser:
     return load_denoiser(open_checkpoint(str(folder)), CPU, h_layer)
 
 

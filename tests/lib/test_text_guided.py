@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lib.backbones import load_denoiser
 from lib.checkpoint import open_checkpoint
 from lib.ddim import predicted_x0
 from lib.jacobian import h_jacobian
 from lib.text_guided import text_guided
-from lib.unet2d import load_denoiser
 
 D, N = 20, 48
 

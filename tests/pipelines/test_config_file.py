@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lib.problems import ConfigProblem
 from pipelines.config import MaskFile, RunConfig
@@ -246,7 +248,7 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text('{"_class_name": "UNet2DModel", "sample_size": 64}')
     (folder / "scheduler_config.json").write_text("{}")
-    (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    save_file({}, folder / "diffusion_pytorch_model.safetensors")
     return folder
 
 
@@ -279,5 +281,6 @@ def test_the_fingerprint_covers_what_changes_pixels_and_nothing_else(
     model.rename(moved)
     model = moved
     assert fields() == before, "where the model lies does not matter"
-    (model / "diffusion_pytorch_model.safetensors").write_bytes(b"other weights")
+    other = {"a": np.zeros(1, np.float32)}
+    save_file(other, model / "diffusion_pytorch_model.safetensors")
     assert fields() != before, "what it is does"

@@ -21,7 +21,7 @@ from PIL import Image
 from lib.problems import ConfigProblem
 from lib.receipts import ShardTask
 from lib.run_folder import RunFolder
-from lib.unet2d_denoiser import UNet2DDenoiser
+from lib.unet_denoiser import UNetDenoiser
 from lib.verification import verify
 from pipelines.worker import ShardWorker
 
@@ -297,11 +297,11 @@ def test_a_picture_that_drives_the_network_to_nan_leaves_its_batch_untouched(
 ) -> None:
     victim = torch.from_numpy(np.array(shards.picture(5))).permute(2, 0, 1).float() / 127.5 - 1
 
-    def poisoned(_self: UNet2DDenoiser, image_BCHW: torch.Tensor) -> torch.Tensor:
+    def poisoned(_self: UNetDenoiser, image_BCHW: torch.Tensor) -> torch.Tensor:
         same_B = (image_BCHW == victim).flatten(1).all(1)
         return torch.where(same_B[:, None, None, None], float("nan"), image_BCHW)
 
-    monkeypatch.setattr(UNet2DDenoiser, "latent", poisoned)
+    monkeypatch.setattr(UNetDenoiser, "latent", poisoned)
     folder, (report,) = shards.work(
         shards.config(tiny_checkpoint, base.shard, tmp_path), [base.shard]
     )

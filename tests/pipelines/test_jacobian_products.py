@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib.backbones import load_denoiser
 from lib.checkpoint import EMBEDDED, open_checkpoint
 from lib.ddim import inversion
 from lib.demo.faces import masks, render, sample_factors
@@ -20,7 +21,6 @@ from lib.masked_jacobian import masked_jacobian
 from lib.null_space import null_space_directions
 from lib.region_problem import RegionProblem, Search
 from lib.shared_variation import jive_directions
-from lib.unet2d import load_denoiser
 from pipelines.discovery_config import (
     JacobianDiscovery,
     JiveDiscovery,

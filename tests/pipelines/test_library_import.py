@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cluster.cli import main
+from lib.backbones import load_denoiser
 from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.ddim import inversion
 from lib.direction import Direction, content_id, stored
@@ -19,7 +20,6 @@ from lib.grid import make_grid
 from lib.library_store import read_library_folder, write_library
 from lib.problems import ConfigProblem
 from lib.time_embedding import load_time_embedding
-from lib.unet2d import load_denoiser
 from pipelines.library_import import Origin, import_file
 
 SHAPE = (32, 8, 8)  # h of the tiny checkpoint

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cluster.orders import Rules
 from cluster.runner import run
+from lib.backbones import load_denoiser
 from lib.checkpoint import open_checkpoint
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE, Direction
@@ -32,7 +33,6 @@ from lib.records import Inverted
 from lib.run_folder import RunFolder
 from lib.samples import read_shard
 from lib.text_image import load_text_image
-from lib.unet2d import load_denoiser
 from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.library_stages import build_finding_stages

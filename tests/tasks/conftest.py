@@ -34,6 +34,7 @@ class LinearDenoiser:
 
     def __init__(self, size: int = 4, *, rank: int = 8, seed: int = 0, gain: float = 0.3) -> None:
         self.device = torch.device("cpu")
+        self.passes = 1
         self.image_size = size
         self.latent_shape = (3, size, size)
         self.h_shape = (2, 2, 2)

@@ -1,11 +1,11 @@
-"""Adapter for diffusers' `UNet2DModel`, by capture and replay.
+"""Adapter for diffusers' `UNet2DModel` and `UNet2DConditionModel`, by capture and replay.
 
 `encode` runs the network once and captures the outputs of its encoder half; `decode` runs the
 network's own forward with those modules replaced by what they returned, so a shifted h goes
 through the library's own up path and nothing of diffusers is re-implemented. Not thread-safe: the
 replacement is on the modules.
 
-Shape suffixes: as in `denoiser`; K tangents.
+Shape suffixes: as in `denoiser`; K tangents, M tokens of a prompt, E entries of each.
 """
 
 from __future__ import annotations
@@ -18,23 +18,40 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from lib.autoencoder import PIXELS, ImageSpace
 from lib.denoiser import Captured, Point, epsilon, mapped, slope
-from lib.linearisation import Recording, leaves
+from lib.linearisation import Recording, leaves, scale_shifts
 
 
-class UNet2DDenoiser:
-    """Adapter for diffusers' `UNet2DModel` that works on pixels."""
+class UNetDenoiser:
+    """A U-Net in its space of images, with its prompt if it takes one.
+
+    Of a network with a learned variance (twice the channels; Nichol & Dhariwal 2021, eq. 15), the
+    first half of the output is the prediction.
+    """
+
+    passes = 1
 
     def __init__(
-        self, unet: Any, alphas_T: Sequence[float], prediction_type: str, h_layer: str
+        self,
+        unet: Any,
+        alphas_T: Sequence[float],
+        prediction_type: str,
+        h_layer: str,
+        *,
+        space: ImageSpace = PIXELS,
+        prompt_1ME: Tensor | None = None,
     ) -> None:
         config = unet.config
         self._unet = unet.eval().requires_grad_(False)
         self._alphas_T = alphas_T
         self._prediction_type = prediction_type
         self.device = next(unet.parameters()).device
-        self.image_size = int(config.sample_size)
-        self.latent_shape = (int(config.in_channels), self.image_size, self.image_size)
+        self._space = space
+        self._prompt_1ME = prompt_1ME
+        size = int(config.sample_size)
+        self.latent_shape = (int(config.in_channels), size, size)
+        self.image_size = size * space.factor
         self._encoder = {"conv_in": unet.conv_in} | {
             f"down_blocks.{i}": block for i, block in enumerate(unet.down_blocks)
         }
@@ -51,16 +68,16 @@ class UNet2DDenoiser:
         self.h_shape = (channels, rows, columns)
 
     def latent(self, image_BCHW: Tensor) -> Tensor:
-        """Pixels are the latents."""
-        return image_BCHW.to(self.device)
+        """Images in [-1, 1] to latents, on the device."""
+        return self._space.latent(image_BCHW.to(self.device))
 
     def image(self, latent_BLYX: Tensor) -> Tensor:
-        """Pixels are the latents."""
-        return latent_BLYX
+        """The way back; not clamped."""
+        return self._space.image(latent_BLYX)
 
     def predict(self, x_BLYX: Tensor, t: int) -> Tensor:
         """eps(x_t, t), shape of `x_BLYX`."""
-        return self._epsilon(self._unet(x_BLYX, t).sample, x_BLYX, t)
+        return self._epsilon(self._output(x_BLYX, t), x_BLYX, t)
 
     def predict_shifted(self, x_BLYX: Tensor, t: int, shift_BCYX: Tensor) -> Tensor:
         """eps(x_t, t | h + shift): an ordinary forward with the shift added at h."""
@@ -107,7 +124,7 @@ class UNet2DDenoiser:
         with ExitStack() as stack:
             for module, value in replaced.items():
                 stack.enter_context(_returning(module, value))
-            return self._epsilon(self._unet(x_BLYX, point.t).sample, x_BLYX, point.t)
+            return self._epsilon(self._output(x_BLYX, point.t), x_BLYX, point.t)
 
     def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
         """The decoder half with every module replaced by its derivative at `point`.
@@ -115,11 +132,14 @@ class UNet2DDenoiser:
         Exact for networks whose nonlinear functions are modules; see `linearisation`.
         """
         unet = self._unet
-        roots = [*unet.up_blocks, unet.conv_norm_out, unet.conv_act, unet.conv_out]
+        ends = (unet.conv_norm_out, unet.conv_act, unet.conv_out)
+        roots = [*unet.up_blocks, *(module for module in ends if module is not None)]
         if self._h_layer != "after":
             roots = [unet.mid_block, *roots]
         frozen = {*self._encoder.values(), self._h_module, unet.time_embedding}
-        recording = Recording(m for m in dict.fromkeys(leaves(roots)) if m not in frozen)
+        recording = Recording(
+            (m for m in dict.fromkeys(leaves(roots)) if m not in frozen), scale_shifts(roots)
+        )
         embedding: list[Tensor] = []
         listen = unet.time_embedding.register_forward_hook(
             lambda _module, _args, output: embedding.append(output)
@@ -147,8 +167,7 @@ class UNet2DDenoiser:
                 for module, value in replaced.items():
                     stack.enter_context(_returning(module, value))
                 stack.enter_context(recording.replayed())
-                output_KLYX: Tensor = self._unet(zero(point.x_BLYX), point.t).sample
-            return output_KLYX * scale
+                return self._output(zero(point.x_BLYX), point.t) * scale
 
         return product
 
@@ -161,13 +180,21 @@ class UNet2DDenoiser:
             raise _Reached
 
         with _hooks([(self._h_module, leave)]), suppress(_Reached):
-            self._unet(x_BLYX, t)
+            self._output(x_BLYX, t)
         return seen[0]
 
     def contiguous(self) -> AbstractContextManager[None]:
         """Attention leaves its output transposed; inside, it is copied. Rounding may differ."""
         attention = [m for m in self._unet.modules() if isinstance(m, Attention)]
         return _hooks([(m, lambda _m, _a, output: output.contiguous()) for m in attention])
+
+    def _output(self, x_BLYX: Tensor, t: int) -> Tensor:
+        """The network's own forward."""
+        told = {}
+        if self._prompt_1ME is not None:
+            told["encoder_hidden_states"] = self._prompt_1ME.expand(x_BLYX.shape[0], -1, -1)
+        output_BLYX: Tensor = self._unet(x_BLYX, t, **told).sample
+        return output_BLYX[:, : self.latent_shape[0]]
 
     def _h_of(self, output: Any) -> Tensor:
         h_BCYX: Tensor = output[0] if self._h_layer == "before" else output
