@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.ddim import Predictor, inversion, predicted_x0
+from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import Grid
 from lib.sampler import Inversion, Steer, seeded_noise
 
@@ -32,12 +33,12 @@ class DdimSampler:
 
     def inversion_evaluations(self, last: int) -> int:
         """1 + refinements a node."""
-        return last * (1 + self.refinements)
+        return inversion_evaluations("ddim", last, refinements=self.refinements)
 
     @property
     def step_evaluations(self) -> int:
         """One."""
-        return 1
+        return step_evaluations("ddim")
 
     def invert(
         self,

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from lib.region_names import WHOLE
 from pipelines.config_section import Fraction, Name, PositiveInt, Section, Timestep
 from pipelines.discovery_config import Discovery, JacobianDiscovery, LibraryDiscovery
+from pipelines.inversion_config import Invert
 from pipelines.study_config import DatasetDiscovery
 
 
@@ -73,17 +74,6 @@ class Grid(Section):
     """Where the timesteps lie, in the names of diffusers. linspace and leading begin at 0 and
     reconstruct better on few steps; linspace and trailing reach the last one.
     """
-
-
-class Invert(Section):
-    """DDIM inversion."""
-
-    refinements: Annotated[int, Field(ge=0, le=10)] = 0
-    """Fixed-point refinements of every inversion step; each costs one more network evaluation a
-    step.
-    """
-    batch_size: PositiveInt = 8
-    """Images a forward pass; cut by position in the shard, so part of the fingerprint."""
 
 
 class MaskFile(Section):

@@ -152,9 +152,21 @@ def _forms(kind: Any) -> str:
             words += map(str, get_args(plain))
         elif plain is int:
             words.append("a whole number from 1" if plain is not each else "a whole number")
+        elif plain is float:
+            words.append("a number" + _between(each))
+        elif get_origin(plain) is tuple:
+            words.append("a list of lists" if get_origin(get_args(plain)[0]) else "a list")
         elif plain is str:
             words.append("text")
     return " or ".join(words)
+
+
+def _between(kind: Any) -> str:
+    """The bounds of a number, in words; empty without two."""
+    rules = [rule for field in get_args(kind)[1:] for rule in field.metadata]
+    low = next((rule.ge for rule in rules if hasattr(rule, "ge")), None)
+    high = next((rule.le for rule in rules if hasattr(rule, "le")), None)
+    return "" if low is None or high is None else f" from {low:g} to {high:g}"
 
 
 def _is_branch(option: type[BaseModel], step: str) -> bool:

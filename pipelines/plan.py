@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lib import storage
 from lib.checkpoint import Checkpoint
+from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import edited_nodes, grid_timesteps
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
@@ -95,16 +96,18 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     nodes = edited_nodes(timesteps, config.edit.window)
     edits = work.applied * len(config.edit.strengths)
     both = 2 if config.edit.injection == "asymmetric" else 1
-    # An edit leaves the reconstruction at the top of the window, where only the decoder half runs.
-    one_edit = 1 + both * (len(nodes) - 1) + nodes[-1] - 1
+    calls = step_evaluations(config.invert.method)
+    # An edit leaves the reconstruction at the top of the window, where only the decoder half runs;
+    # where a step sees the network twice, it has left it by then.
+    one_edit = 1 + both * (calls * len(nodes) - 1) + calls * (nodes[-1] - 1)
     return Plan(
         shards=len(inputs),
         images=images,
         edits=edits,
         directions=work.found,
-        inversion=passes * max(nodes[0], *work.nodes, 0) * (1 + config.invert.refinements),
+        inversion=passes * _inversion(config, max(nodes[0], *work.nodes, 0)),
         reading=0,
-        decoding=passes * (nodes[0] + one_edit * edits),
+        decoding=passes * (calls * nodes[0] + one_edit * edits),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
@@ -130,13 +133,19 @@ def _plan_library(
         images=images,
         edits=0,
         directions=work.found,
-        inversion=passes * max(work.nodes) * (1 + config.invert.refinements),
+        inversion=passes * _inversion(config, max(work.nodes)),
         reading=passes * len(work.nodes),
         decoding=0,
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
         output_bytes=rows * step_numbers * value_bytes,
     )
+
+
+def _inversion(config: RunConfig, last: int) -> int:
+    """Network evaluations up to a node."""
+    invert = config.invert
+    return inversion_evaluations(invert.method, last, refinements=invert.refinements)
 
 
 def _images(config: RunConfig, inputs: Sequence[ShardInput]) -> int:

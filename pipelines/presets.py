@@ -12,7 +12,6 @@ from pipelines.config import (
     Execution,
     Grid,
     Input,
-    Invert,
     MaskFile,
     Model,
     Output,
@@ -20,6 +19,7 @@ from pipelines.config import (
     Segment,
 )
 from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
+from pipelines.inversion_config import Invert
 
 
 def demo() -> RunConfig:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.bdia import BdiaSampler
 from lib.ddim_sampler import DdimSampler
+from lib.ddpm_inversion import DdpmSampler
+from lib.edict import EdictSampler
 from lib.edit_plan import every_strength
+from lib.eta import EtaSchedule
 from lib.grid import edited_nodes
 from lib.run_folder import RunFolder
 from lib.sampler import Sampler
@@ -74,7 +78,16 @@ def build_inverter(
 
 def build_sampler(config: RunConfig) -> Sampler:
     """The way up and down that the config asks for."""
-    return DdimSampler(config.invert.refinements)
+    invert = config.invert
+    match invert.method:
+        case "ddim":
+            return DdimSampler(invert.refinements)
+        case "edict":
+            return EdictSampler(invert.mixing)
+        case "bdia":
+            return BdiaSampler(invert.gamma)
+        case "ddpm":
+            return DdpmSampler(EtaSchedule(invert.eta_points))
 
 
 def build_segmenter(config: RunConfig, engine: Engine) -> Segmenter:

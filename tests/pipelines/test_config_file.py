@@ -118,6 +118,20 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
             "discover: {method: pullback, timesteps: [1, 2]}",
             "discover.timesteps: got [1, 2], expected at most 1 in the list",
         ),
+        (
+            "invert: {method: edict, refinements: 2}",
+            "invert: got {\"method\": \"edict\", \"refinements\": 2}, expected no refinements with"
+            " method edict; that is for method ddim",
+        ),
+        (
+            "invert: {method: ddpm, eta: 1.5}",
+            "invert.eta: got 1.5, expected a number from 0 to 1 or a list of lists",
+        ),
+        (
+            "invert: {method: ddpm, eta: [[400, 1.0], [300, 0.0]]}",
+            "expected eta by ascending timestep, got the timesteps [400, 300]",
+        ),
+        ("invert: {method: ddpm, eta: 0}", "expected an eta above 0 somewhere"),
         ("discover: {method: supervised}", "discover.labels: is missing, and is required"),
         (
             "discover: {method: supervised, labels: {smile: {clas: 3}}}",

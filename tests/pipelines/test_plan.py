@@ -30,6 +30,13 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "discover": {"timesteps": [900]},
         "edit": {"window": [700, 400]},
     },
+    "exact, with two evaluations a step": {"invert": {"method": "edict"}},
+    "exact, with two evaluations a step, symmetric": {
+        "invert": {"method": "edict"},
+        "edit": {"injection": "symmetric"},
+    },
+    "exact, with one evaluation more": {"invert": {"method": "bdia"}},
+    "stored noise": {"invert": {"method": "ddpm", "eta": [[0, 0.0], [500, 1.0]]}},
     "two regions, two directions": {
         "segment": {"regions": {"left": {"box": [0, 0, 0.5, 1]}, "top": {"box": [0, 0, 1, 0.5]}}},
         "discover": {"directions": 2},

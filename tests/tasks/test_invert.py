@@ -155,7 +155,12 @@ def test_stops_at_the_edit_timestep_and_counts_what_it_spends(
     for last, keep, refinements in ((3, {2}, 0), (2, {4}, 1), (1, set(), 2)):
         linear.rows.clear()
         inverter = Inverter(
-            linear, grid, last=last, keep=frozenset(keep), refinements=refinements, batch_size=2
+            linear,
+            grid,
+            last=last,
+            keep=frozenset(keep),
+            sampler=DdimSampler(refinements),
+            batch_size=2,
         )
         assert len(list(inverter([sample(0), sample(1)], lambda _: None))) == 2
         assert linear.rows["predict"] == 2 * inverter.evaluations
