@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib.backbones import load_denoiser
 from lib.bdia import BdiaSampler
 from lib.checkpoint import EMBEDDED, open_checkpoint
 from lib.ddim_sampler import DdimSampler
@@ -20,7 +21,6 @@ from lib.edict import EdictSampler
 from lib.eta import EtaSchedule, constant_eta
 from lib.grid import Grid, make_grid
 from lib.sampler import Inversion, Latent, Sampler
-from lib.unet2d import load_denoiser
 
 Predictor = Callable[[Tensor, int], Tensor]
 
