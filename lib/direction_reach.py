@@ -1,17 +1,42 @@
-"""Where on the grid a direction acts: at the edited steps for h, at its own timesteps for x."""
+"""Where on the grid a direction acts: at the edited steps for h, at its own timesteps for x.
+
+No torch here, so that `plan` can ask it of what a library says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from lib.direction import Direction
 from lib.grid import Grid, edited_nodes
 from lib.problems import ConfigProblem
 
 
-def refuse_out_of_reach(
-    directions: Sequence[Direction], grid: Grid, window: tuple[int, int]
-) -> None:
+class Placed(Protocol):
+    """A direction, or what a library says of it."""
+
+    @property
+    def id(self) -> str:
+        """Of the direction."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """h or x."""
+        ...
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Where it was found."""
+        ...
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Highest and lowest timestep at which it should be applied; None: any."""
+        ...
+
+
+def refuse_out_of_reach(directions: Sequence[Placed], grid: Grid, window: tuple[int, int]) -> None:
     """Refuse directions that a run with this window would pass over in silence.
 
     Raises:
@@ -37,14 +62,14 @@ def refuse_out_of_reach(
             )
 
 
-def nodes_of_x(direction: Direction, grid: Grid) -> tuple[int, ...]:
+def nodes_of_x(direction: Placed, grid: Grid) -> tuple[int, ...]:
     """The node at which each step of a direction of x moves x_t; none for a direction of h."""
     if direction.space != "x":
         return ()
     return tuple(grid.nearest_node(t) for t in direction.timesteps)
 
 
-def shifts_h(direction: Direction, t: int) -> bool:
+def shifts_h(direction: Placed, t: int) -> bool:
     """Whether a direction shifts h at an edited timestep `t`."""
     if direction.space != "h":
         return False

@@ -13,8 +13,7 @@ import torch
 
 from lib import schemas, storage
 from lib.direction import Direction, Scores
-from lib.library_files import library_files
-from lib.problems import ConfigProblem
+from lib.library_facts import library_facts, refuse_foreign
 
 _PLAIN = (
     "id", "space", "h_layer", "model", "method", "region", "mask_sha256", "shard", "index", "key",
@@ -98,35 +97,25 @@ def read_library(
         ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h
             shape.
     """
+    facts = library_facts(
+        path,
+        ids=ids,
+        regions=regions,
+        max_rank=max_rank,
+        max_directions=max_directions,
+        option=option,
+    )
+    refuse_foreign(
+        facts,
+        model=model,
+        h_layer=h_layer,
+        h_shape=h_shape,
+        latent_shape=latent_shape,
+        option=option,
+    )
     found: dict[str, Direction] = {}
-    for url in library_files(path, option):
+    for url in dict.fromkeys(fact.url for fact in facts):
         table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
-        keep = [
-            (not ids or i in ids) and (bool(ids) or r in regions) and (bool(ids) or k < max_rank)
-            for i, r, k in zip(
-                *(table.column(c).to_pylist() for c in ("id", "region", "rank")), strict=True
-            )
-        ]
-        for direction in from_table(table.filter(pa.array(keep))):
-            shape = latent_shape if direction.space == "x" else h_shape
-            _check(direction, model, h_layer, shape, option)
-            found.setdefault(direction.id, direction)
-    missing = sorted(set(ids) - set(found))
-    if missing or not found:
-        wanted = f"ids {missing}" if missing else f"regions {list(regions)}, max_rank {max_rank}"
-        raise ConfigProblem(f"{option}: the library {storage.redact(path)} has no {wanted}")
-    return tuple(found.values())[: None if ids else max_directions]
-
-
-def _check(
-    direction: Direction, model: str, h_layer: str, expected: tuple[int, int, int], option: str
-) -> None:
-    shape = tuple(direction.vector_SCYX.shape[1:])
-    layer = h_layer if direction.space == "x" else direction.h_layer
-    if (direction.model, layer, shape) != (model, h_layer, expected):
-        space = direction.space
-        raise ConfigProblem(
-            f"{option}: direction {direction.id} is of model {direction.model[:12]}, layer"
-            f" {direction.h_layer}, {space} {shape}; this run has model {model[:12]}, layer"
-            f" {h_layer}, {space} {expected}"
-        )
+        rows = [fact.row for fact in facts if fact.url == url]
+        found |= {direction.id: direction for direction in from_table(table.take(rows))}
+    return tuple(found[fact.id] for fact in facts)
