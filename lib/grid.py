@@ -83,6 +83,21 @@ def nearest_node(timesteps: tuple[int, ...], timestep: int) -> int:
     return 1 + min(range(len(timesteps)), key=lambda i: (abs(timesteps[i] - timestep), i))
 
 
+def renoised_nodes(timesteps: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The nodes nearest to the timesteps to which SDEdit noises an image, in their order.
+
+    Raises:
+        ConfigProblem: two timesteps have the same node.
+    """
+    nodes = tuple(nearest_node(timesteps, t) for t in wanted)
+    if len(set(nodes)) < len(nodes):
+        raise ConfigProblem(
+            "edit.sdedit.timesteps: expected timesteps with different nearest neighbours in the"
+            f" grid, got {list(wanted)}, which are {[timesteps[node - 1] for node in nodes]} there"
+        )
+    return nodes
+
+
 def edited_nodes(timesteps: tuple[int, ...], window: tuple[int, int]) -> range:
     """Nodes whose timestep lies in `window` = (highest, lowest), descending.
 

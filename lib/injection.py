@@ -35,6 +35,11 @@ def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Ten
     return mean(mask_HW), mean(1 - mask_HW)
 
 
+def quantised(image_BCHW: Tensor) -> Tensor:
+    """[-1, 1] to uint8, rounded to nearest, clamped."""
+    return ((image_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def psnr(a_CHW: Tensor, b_CHW: Tensor) -> float:
     """Peak signal-to-noise ratio in dB for images in [-1, 1] (peak to peak 2)."""
     mse = torch.mean((a_CHW - b_CHW) ** 2).clamp_min(1e-12)

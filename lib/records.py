@@ -1,7 +1,8 @@
 """What flows through a pipeline: frozen records, each containing its predecessor.
 
-`Sample -> Inverted -> Segmented -> Discovered -> Edited`, and where something is learned from all
-images `Sample -> Inverted -> Observed -> Labelled`. A field is never None "until later", so
+`Sample -> Inverted -> Segmented -> Discovered -> Edited`; `Sample -> Edited` where nothing is
+inverted (SDEdit); and where something is learned from all images `Sample -> Inverted -> Observed ->
+Labelled`. A field is never None "until later", so
 a stage that is called in the wrong order is a type error. Tensors stay in the process; between
 processes go only `ShardTask` and `ShardReport`.
 
@@ -31,6 +32,7 @@ __all__ = [
     "Labelled",
     "Observed",
     "Region",
+    "Renoised",
     "Sample",
     "Segmented",
 ]
@@ -93,11 +95,23 @@ class Discovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Renoised:
+    """An edit without a direction: noise added up to a timestep, then taken away (SDEdit)."""
+
+    timestep: int
+    """Of the grid."""
+    level: float
+    """Standard deviation of the noise in x_t, sqrt(1 - alpha_bar)."""
+    noise: int
+    """Which of the image's noises, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One edited image and what was measured of it against the unedited reconstruction."""
 
     region: Region
-    shift: Shift
+    shift: Shift | Renoised
     image_CHW: Tensor
     """uint8, CPU."""
     in_change: float
@@ -110,7 +124,8 @@ class Edit:
 class Edited:
     """All edits of one sample."""
 
-    discovered: Discovered
+    origin: Discovered | Sample
+    """What was edited; a sample itself where nothing was inverted."""
     reconstruction_CHW: Tensor
     """uint8, CPU: the unedited decode of the same latent."""
     psnr: float
@@ -123,7 +138,16 @@ class Edited:
     @property
     def sample(self) -> Sample:
         """The sample at the bottom of the chain."""
-        return self.discovered.segmented.inverted.sample
+        if isinstance(self.origin, Sample):
+            return self.origin
+        return self.origin.segmented.inverted.sample
+
+    @property
+    def found(self) -> tuple[Direction, ...]:
+        """Directions that were found in this image and must be stored with its shard."""
+        if isinstance(self.origin, Sample) or not self.origin.own:
+            return ()
+        return self.origin.directions
 
 
 @dataclass(frozen=True, slots=True)

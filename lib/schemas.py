@@ -35,19 +35,34 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("image", pa.string(), "tar under images/"),
     ("member", pa.string(), "name of the edited image inside that tar"),
     ("sha256", pa.string(), "of the edited image's encoded bytes"),
-    ("region", pa.string(), "name of the region the direction belongs to; `a+b`: of several"),
+    (
+        "region",
+        pa.string(),
+        "name of the region the direction belongs to; `a+b`: of several, in their order",
+    ),
     ("mask_sha256", pa.string(), "of the region's mask"),
     ("mask_area", pa.float32(), "fraction of the image that the mask covers"),
-    ("direction", pa.string(), "id in directions/ or in the library"),
-    ("rank", pa.int32(), "0 is the direction with the largest singular value"),
-    ("strength", pa.float32(), "shift in units of the model's mean norm of h"),
+    ("direction", pa.string(), "id in directions/ or in the library; null: sdedit"),
+    ("rank", pa.int32(), "0 is the direction with the largest singular value; null: sdedit"),
+    (
+        "strength",
+        pa.float32(),
+        "shift in units of the model's mean norm of h; of sdedit the noise, sqrt(1 - alpha_bar)",
+    ),
     (
         "added_directions",
         pa.list_(pa.string()),
         "ids of what is combined with it in this edit; empty: nothing",
     ),
-    ("added_strengths", pa.list_(pa.float32()), "their strengths, in the same order"),
-    ("injection", pa.string(), "asymmetric (only the predicted x_0 sees the shift) or symmetric"),
+    ("added_regions", pa.list_(pa.string()), "their regions, in the same order"),
+    ("added_ranks", pa.list_(pa.int32()), "their ranks"),
+    ("added_strengths", pa.list_(pa.float32()), "their strengths"),
+    ("noise", pa.int32(), "of sdedit: which of the image's noises, from 0; null: no sdedit"),
+    (
+        "injection",
+        pa.string(),
+        "asymmetric (only the predicted x_0 sees the shift), symmetric, or sdedit",
+    ),
     ("t_high", pa.int32(), "first (noisiest) edited timestep"),
     ("t_low", pa.int32(), "last edited timestep"),
     (
@@ -66,7 +81,15 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     *_GEOMETRY_COLUMNS,
 )
 
-EDITS = pa.schema([_required(name, kind) for name, kind, _ in _EDIT_COLUMNS], metadata=_METADATA)
+_NULLABLE_EDIT_COLUMNS = frozenset({"direction", "rank", "noise"})
+
+EDITS = pa.schema(
+    [
+        pa.field(name, kind, nullable=name in _NULLABLE_EDIT_COLUMNS)
+        for name, kind, _ in _EDIT_COLUMNS
+    ],
+    metadata=_METADATA,
+)
 """One row an edit, sorted by (index, edit): commit/<shard>.parquet and manifest/edits-*.parquet."""
 
 EDIT_MEANINGS = {name: meaning for name, _, meaning in _EDIT_COLUMNS}

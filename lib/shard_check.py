@@ -14,6 +14,7 @@ import pyarrow as pa
 from lib import parquet, row_kinds, schemas, storage
 from lib.commit_record import CommitDamageError, CommitRecord, NamedFile, read_commit_rows
 from lib.run_folder import RunFolder
+from lib.shard_result import used_directions
 from lib.tar_reader import read_members
 
 _NAMED = 5
@@ -182,7 +183,7 @@ def _direction_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[
         known = set(parquet.decode(storage.read_bytes(url), url)["id"].to_pylist())
     except parquet.ParquetError as error:
         return [f"shard {record.shard}: {error}"]
-    unknown = sorted(set(rows["direction"].to_pylist()) - known)
+    unknown = sorted(used_directions(rows) - known)
     if unknown:
         return [
             f"shard {record.shard}: rows use directions that directions/{record.directions} lacks:"

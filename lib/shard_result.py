@@ -57,6 +57,12 @@ class ShardResult:
     """
 
 
+def used_directions(edits: pa.Table) -> set[str]:
+    """Ids of the directions that rows of schemas.EDITS name, combined ones too."""
+    added = pc.list_flatten(edits["added_directions"]).to_pylist()
+    return {*pc.drop_null(edits["direction"]).to_pylist(), *added}
+
+
 def checked(result: ShardResult) -> tuple[RowKind, int, int]:
     """(kind of the rows, samples ok, samples in error).
 
@@ -126,7 +132,7 @@ def _check_directions(table: pa.Table, where: str) -> None:
 
 
 def _check_used(rows: pa.Table, directions: pa.Table, where: str) -> None:
-    unknown = set(rows["direction"].to_pylist()) - set(directions["id"].to_pylist())
+    unknown = used_directions(rows) - set(directions["id"].to_pylist())
     if unknown:
         raise CommitError(
             f"{where}: edits use directions that are not stored with it: {sorted(unknown)[:5]}"

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lib.region_names import WHOLE
 from pipelines.config_section import Fraction, Name, PositiveInt, Section, Timestep
-from pipelines.discovery_config import Discovery, JacobianDiscovery, LibraryDiscovery
+from pipelines.discovery_config import (
+    Discovery,
+    JacobianDiscovery,
+    LibraryDiscovery,
+    NoDiscovery,
+)
+from pipelines.edit_plan_config import Combination, EditPlan, SdEdit, distinct_strengths
 from pipelines.inversion_config import Invert
 from pipelines.study_config import DatasetDiscovery
 
@@ -102,7 +108,7 @@ class Segment(Section):
 
     regions: dict[Name, MaskFile | Box]
     """Name to `{file: EXT}`, a side file of the sample, or `{box: [left, top, right, bottom]}`.
-    Empty, or no section at all, only for pca and supervised, which need no regions.
+    Empty, or no section at all, only for pca, supervised and none, which need no regions.
     """
     min_area: Fraction = 0.0005
     """A mask that covers less of the image is an error of that sample."""
@@ -111,8 +117,13 @@ class Segment(Section):
 
 
 class Edit(Section):
-    """How directions are applied."""
+    """What is done to the images."""
 
+    method: Literal["shift", "sdedit"] = "shift"
+    """shift: along directions; sdedit: noise to a timestep and denoise (SDEdit), a baseline without
+    inversion and without directions, for which nothing of this section but `sdedit` and
+    `batch_size` counts.
+    """
     injection: Literal["asymmetric", "symmetric"] = "asymmetric"
     """asymmetric: only the predicted x_0 sees the shifted h (Asyrp); symmetric: both terms of the
     step do.
@@ -123,16 +134,21 @@ class Edit(Section):
     """In units of the model's mean norm of h; the effect does not depend on the number of steps."""
     batch_size: PositiveInt = 16
     """Edits of one image decoded together."""
+    plan: EditPlan = EditPlan()
+    """Which edits: `{entries: [...], sample: 8}`. Without it every direction at every strength."""
+    sdedit: SdEdit = SdEdit()
+    """With method sdedit: `{timesteps: [300, 500], seeds: 2}`."""
+
+    @field_validator("strengths")
+    @classmethod
+    def _usable(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        return distinct_strengths(strengths)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.window[0] < self.window[1]:
             raise ValueError(
                 "expected window as [highest, lowest] timestep, the first not below the second"
-            )
-        if len(set(self.strengths)) != len(self.strengths) or 0.0 in self.strengths:
-            raise ValueError(
-                "expected distinct strengths, none of them 0 (the reconstruction is always made)"
             )
         return self
 
@@ -193,11 +209,18 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _no_regions_needed(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "segment" in values:
+        if not isinstance(values, dict):
+            return values
+        edit = values.get("edit")
+        found = edit.get("method") if isinstance(edit, dict) else getattr(edit, "method", None)
+        if found == "sdedit" and "discover" not in values:
+            values = values | {"discover": NoDiscovery(method="none")}
+        if "segment" in values:
             return values
         discover = values.get("discover")
         method = discover.get("method") if isinstance(discover, dict) else None
-        if method in ("pca", "supervised") or isinstance(discover, DatasetDiscovery):
+        without = isinstance(discover, DatasetDiscovery | NoDiscovery)
+        if without or method in ("pca", "supervised", "none"):
             return values | {"segment": Segment(regions={})}
         return values
 
@@ -215,6 +238,22 @@ class RunConfig(Section):
                 "discover.method: library applies directions and finds none; expected it with"
                 " `pipeline: edit_dataset`"
             )
+        if isinstance(self.discover, NoDiscovery) and self.pipeline != "edit_dataset":
+            raise ValueError(
+                "discover.method: none finds nothing to store; expected it with"
+                " `pipeline: edit_dataset` and `edit.method: sdedit`"
+            )
+        if self.pipeline == "edit_dataset":
+            if isinstance(self.discover, NoDiscovery) and self.edit.method != "sdedit":
+                raise ValueError(
+                    "discover.method: none leaves nothing to shift along; expected a method, or"
+                    " `edit.method: sdedit`"
+                )
+            if self.edit.method == "sdedit" and not isinstance(self.discover, NoDiscovery):
+                raise ValueError(
+                    f"edit.method: sdedit uses no directions; expected `discover.method: none` with"
+                    f" it, got {method}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -224,7 +263,8 @@ class RunConfig(Section):
                 f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
             )
         method = self.discover.method
-        if not self.segment.regions and not isinstance(self.discover, DatasetDiscovery):
+        without = isinstance(self.discover, DatasetDiscovery | NoDiscovery)
+        if not self.segment.regions and not without:
             raise ValueError(f"segment.regions: expected at least one region for method {method}")
         if method in ("jive", "ajive") and len(self.segment.regions) < 2:
             raise ValueError(
@@ -236,4 +276,19 @@ class RunConfig(Section):
                 raise ValueError(
                     f"discover.regions names {unknown}, which segment.regions does not define"
                 )
+        unknown = sorted(_planned_regions(self.edit.plan) - set(self.segment.regions) - {WHOLE})
+        if unknown and self.edit.method == "shift" and self.pipeline == "edit_dataset":
+            raise ValueError(
+                f"edit.plan: names the regions {unknown}, which segment.regions does not define; it"
+                f" defines {sorted(self.segment.regions)}"
+            )
         return self
+
+
+def _planned_regions(plan: EditPlan) -> set[str]:
+    parts = [
+        part
+        for entry in plan.entries
+        for part in (entry.combine if isinstance(entry, Combination) else (entry,))
+    ]
+    return {region for part in parts for region in part.regions}

@@ -115,8 +115,8 @@ def _locate(loc: Sequence[int | str]) -> _Place:
         if _is_section(kind):
             section = kind
             kind = _annotation(kind, str(step))
-        elif get_origin(kind) is dict:
-            kind = get_args(kind)[1]
+        elif get_origin(kind) in (dict, tuple):
+            kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
         else:
             kind = None
         if _is_section(kind):

@@ -23,6 +23,7 @@ from pipelines.discovery_config import (
     JiveDiscovery,
     LibraryDiscovery,
     LocalisedDiscovery,
+    NoDiscovery,
     NullSpaceDiscovery,
     PullbackDiscovery,
     RegionDiscovery,
@@ -31,6 +32,7 @@ from pipelines.discovery_config import (
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine
 from pipelines.jacobian_products import TEXT_ROUNDS
+from pipelines.library_fit import refuse_unknown_regions
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.library import LibraryDiscoverer
 from tasks.pullback import PullbackDiscoverer
@@ -49,6 +51,8 @@ def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, fro
         ConfigProblem: the config asks for what this model or library cannot do.
     """
     discover = config.discover
+    if isinstance(discover, NoDiscovery):
+        raise ConfigProblem("discover.method: none finds nothing; expected edit.method: sdedit")
     if isinstance(discover, LibraryDiscovery):
         return _library(config, discover, engine), frozenset()
     nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
@@ -175,10 +179,5 @@ def _library(config: RunConfig, discover: LibraryDiscovery, engine: Engine) -> L
         latent_shape=engine.denoiser.latent_shape,
     )
     refuse_out_of_reach(directions, engine.grid, config.edit.window)
-    unknown = sorted({d.region for d in directions} - {*config.segment.regions, WHOLE})
-    if unknown:
-        raise ConfigProblem(
-            f"discover.ids: expected directions of regions in segment.regions, got some of"
-            f" {unknown}; segment.regions defines {sorted(config.segment.regions)}"
-        )
+    refuse_unknown_regions([d.region for d in directions], config)
     return LibraryDiscoverer(directions)

@@ -184,6 +184,12 @@ class LibraryDiscovery(Section):
     """At most so many directions, in the order of the file."""
 
 
+class NoDiscovery(Section):
+    """Nothing is found: for edits that need no directions (SDEdit)."""
+
+    method: Literal["none"]
+
+
 Discovery = Annotated[
     JacobianDiscovery
     | LocalisedDiscovery
@@ -194,7 +200,8 @@ Discovery = Annotated[
     | TextDiscovery
     | PcaDiscovery
     | SupervisedDiscovery
-    | LibraryDiscovery,
+    | LibraryDiscovery
+    | NoDiscovery,
     Field(discriminator="method"),
 ]
 

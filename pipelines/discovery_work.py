@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from lib.checkpoint import Checkpoint
+from lib.edit_query import Candidate
 from lib.grid import edited_nodes, nearest_node
-from lib.library_files import library_files
+from lib.library_facts import LibraryFact, library_facts
 from lib.problems import ConfigProblem
+from lib.region_names import WHOLE
 from lib.transformers_folder import classifier_sha256, open_text_image
 from pipelines.config import RunConfig
-from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
+from pipelines.discovery_config import (
+    LibraryDiscovery,
+    NoDiscovery,
+    PullbackDiscovery,
+    TextDiscovery,
+)
 from pipelines.jacobian_products import estimated_products
 from pipelines.study_config import PcaDiscovery, SupervisedDiscovery
 
@@ -26,8 +33,10 @@ class DiscoveryWork:
     """Of the directions."""
     found: int = 0
     """Directions found in the image."""
-    applied: int = 0
-    """Directions that an edit run applies to it, at most."""
+    candidates: tuple[Candidate, ...] = ()
+    """Directions that an edit run may apply to it, at most, as far as they are known before."""
+    library: tuple[LibraryFact, ...] = ()
+    """Directions that are read from a library, to be applied or carried into the image."""
     products: int = 0
     """Of the Jacobian, forward and reverse together, estimated."""
     kept_rows: int = 0
@@ -47,12 +56,21 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
         ModelProblem: a classifier or text model is not there.
     """
     discover, regions = config.discover, len(config.segment.regions)
+    if isinstance(discover, NoDiscovery):
+        return DiscoveryWork(())
     if isinstance(discover, LibraryDiscovery):
-        library_files(discover.path)
-        return DiscoveryWork((), applied=len(discover.ids) or discover.max_directions)
+        facts = library_facts(
+            discover.path,
+            ids=discover.ids,
+            regions=discover.regions or (*config.segment.regions, WHOLE),
+            max_rank=discover.max_rank,
+            max_directions=discover.max_directions,
+        )
+        return DiscoveryWork((), candidates=tuple(f.candidate for f in facts), library=facts)
     nodes = wanted_nodes(timesteps, discover.timesteps, config.edit.window)
     if config.pipeline == "edit_dataset" and getattr(discover, "space", "h") == "x":
         _refuse_above(timesteps, nodes, config.edit.window)
+    carried: tuple[LibraryFact, ...] = ()
     match discover:
         case PcaDiscovery():
             return DiscoveryWork(nodes, kept_rows=discover.sketch_rank, row_bytes=8)
@@ -65,16 +83,41 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             )
         case TextDiscovery():
             open_text_image(discover.model)
-            found = regions
+            found = _expected(discover.method, config.segment.regions, 1)
         case PullbackDiscovery():
+            found = _expected(discover.method, [WHOLE], discover.directions)
             if discover.transport is not None:
-                library_files(discover.transport, "discover.transport")
-            found = discover.directions
+                carried = library_facts(
+                    discover.transport,
+                    ids=(),
+                    regions=(*config.segment.regions, WHOLE),
+                    max_rank=discover.directions,
+                    max_directions=discover.directions,
+                    option="discover.transport",
+                )
+                found = tuple(
+                    replace(candidate, label=fact.candidate.label)
+                    for candidate, fact in zip(found, carried, strict=False)
+                )
         case _:
-            found = regions * discover.directions
+            found = _expected(discover.method, config.segment.regions, discover.directions)
     products = estimated_products(discover, regions)
     space = getattr(discover, "space", "h")
-    return DiscoveryWork(nodes, space=space, found=found, applied=found, products=products)
+    return DiscoveryWork(
+        nodes,
+        space=space,
+        found=len(found),
+        candidates=found,
+        library=carried,
+        products=products,
+    )
+
+
+def _expected(method: str, regions: Iterable[str], directions: int) -> tuple[Candidate, ...]:
+    """What a method finds in an image where every region has all its directions."""
+    return tuple(
+        Candidate(region, rank, method) for region in regions for rank in range(directions)
+    )
 
 
 def wanted_nodes(
@@ -108,10 +151,10 @@ def _refuse_above(
         )
 
 
-def entries(checkpoint: Checkpoint, space: str) -> int:
-    """Numbers in one step of x_t, or of h: the channels of the last level, at its size."""
+def step_shape(checkpoint: Checkpoint, space: str) -> tuple[int, int, int]:
+    """(C, Y, X) of x_t, or of h: the channels of the last level, at its size."""
     if space == "x":
-        return prod(checkpoint.latent_shape)
+        return checkpoint.latent_shape
     channels = checkpoint.unet.config.get("block_out_channels", [64])
     side = max(1, checkpoint.latent_shape[1] >> (checkpoint.unet.levels - 1))
-    return int(channels[-1]) * side * side
+    return int(channels[-1]), side, side

@@ -40,6 +40,12 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     fields["model"]["weights_sha256"] = weights_sha256(open_model(config.model))
     if config.pipeline == "direction_library":
         _leave_out_edits(fields, config)
+    elif config.edit.method == "sdedit":
+        for unused in ("segment", "invert"):
+            del fields[unused]
+        fields["edit"] = {k: fields["edit"][k] for k in ("method", "sdedit", "batch_size")}
+    else:
+        del fields["edit"]["sdedit"]
     _name_by_content(fields["discover"], config)
     return fields
 

@@ -9,6 +9,7 @@ from pipelines.config import RunConfig
 from pipelines.direction_library import FindDirections, LearnDirections
 from pipelines.edit_dataset import EditDataset
 from pipelines.library_stages import build_finding_stages, build_learning_stages
+from pipelines.sdedit_dataset import build_sdedit
 from pipelines.shard_pipeline import Flow
 from pipelines.stages import build_stages
 from pipelines.study_config import DatasetDiscovery
@@ -25,4 +26,6 @@ def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:
         return LearnDirections(build_learning_stages(config, config.discover, folder))
     if config.pipeline == "direction_library":
         return FindDirections(config, build_finding_stages(config, folder))
+    if config.edit.method == "sdedit":
+        return build_sdedit(config, folder, pool=pool)
     return EditDataset(config, build_stages(config, folder), pool=pool)

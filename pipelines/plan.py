@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from lib import storage
 from lib.checkpoint import Checkpoint
 from lib.evaluations import inversion_evaluations, step_evaluations
-from lib.grid import edited_nodes, grid_timesteps
+from lib.grid import edited_nodes, grid_timesteps, renoised_nodes
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
-from pipelines.discovery_work import DiscoveryWork, discovery_work, entries
+from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
 from pipelines.inputs import ShardInput
+from pipelines.library_fit import refuse_unfit
 from pipelines.model_source import conditioning_of, open_model
 from pipelines.number_texts import size
+from pipelines.planned_edits import planned_choices
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
 """Rough, at the default quality."""
@@ -33,7 +36,9 @@ class Plan:
     images: int
     """Estimated from the first readable shard and the sizes of a few."""
     edits: int
-    """An image; for a library, at most; 0 where nothing is edited."""
+    """An image, at most; 0 where nothing is edited."""
+    sampled_from: int
+    """Edits of an image before `edit.plan.sample` of them are chosen."""
     directions: int
     """Found in an image; 0 where they are read, or learned from all images."""
     inversion: int
@@ -58,20 +63,24 @@ class Plan:
         """Label and value, ready to print."""
         high, low = self.timesteps
         what = "edited" if self.edits else "studied"
+        stops = f"inversion stops at {high}" if self.inversion else "no inversion"
         parts = [("inversion", self.inversion), ("reading h", self.reading)]
         parts.append(("decoding", self.decoding))
         shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
         rows = [
             ("images (estimate)", f"{self.images:,}"),
-            (f"{what} timesteps", f"{high} down to {low}; inversion stops at {high}"),
+            (f"{what} timesteps", f"{high} down to {low}; {stops}"),
         ]
         if self.edits:
-            rows.append(("edits an image", f"{self.edits:,}"))
+            of = f", chosen from {self.sampled_from:,}" if self.sampled_from > self.edits else ""
+            rows.append(("edits an image, at most", f"{self.edits:,}{of}"))
+            rows.append(("edits in all (estimate)", f"{self.edits * self.images:,}"))
         if self.directions:
             rows.append(("directions an image, at most", f"{self.directions:,}"))
         return [
             *rows,
             ("network evaluations an image", f"{self.evaluations:,} ({shares})"),
+            ("network evaluations in all (estimate)", f"{self.evaluations * self.images:,}"),
             ("Jacobian products an image (estimate)", f"{self.jacobian_products:,}"),
             ("output (estimate)", size(self.output_bytes)),
         ]
@@ -82,7 +91,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
 
     Raises:
         ModelProblem: the checkpoint, or a classifier or text model, cannot be used.
-        ConfigProblem: the grid, the window or the library do not fit.
+        ConfigProblem: the grid, the window, the library or the plan of edits do not fit.
     """
     checkpoint = open_model(config.model)
     timesteps = grid_timesteps(
@@ -93,8 +102,12 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     images = _images(config, inputs)
     if config.pipeline == "direction_library":
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
+    if config.edit.method == "sdedit":
+        return _plan_sdedit(config, checkpoint, timesteps, len(inputs), images)
+    refuse_unfit(config, checkpoint, work.library)
     nodes = edited_nodes(timesteps, config.edit.window)
-    edits = work.applied * len(config.edit.strengths)
+    choices = len(planned_choices(config, work.candidates))
+    edits = min(choices, config.edit.plan.sample or choices)
     both = 2 if config.edit.injection == "asymmetric" else 1
     calls = step_evaluations(config.invert.method)
     # An edit leaves the reconstruction at the top of the window, where only the decoder half runs;
@@ -104,12 +117,37 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         shards=len(inputs),
         images=images,
         edits=edits,
+        sampled_from=choices,
         directions=work.found,
         inversion=passes * _inversion(config, max(nodes[0], *work.nodes, 0)),
         reading=0,
         decoding=passes * (calls * nodes[0] + one_edit * edits),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
+        output_bytes=images * edits * _edit_bytes(config, checkpoint),
+    )
+
+
+def _plan_sdedit(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    timesteps: tuple[int, ...],
+    shards: int,
+    images: int,
+) -> Plan:
+    nodes = renoised_nodes(timesteps, config.edit.sdedit.timesteps)
+    edits = len(nodes) * config.edit.sdedit.seeds
+    return Plan(
+        shards=shards,
+        images=images,
+        edits=edits,
+        sampled_from=edits,
+        directions=0,
+        inversion=0,
+        reading=0,
+        decoding=conditioning_of(config.model).passes * sum(nodes) * config.edit.sdedit.seeds,
+        jacobian_products=0,
+        timesteps=(timesteps[max(nodes) - 1], timesteps[0]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
     )
 
@@ -122,7 +160,7 @@ def _plan_library(
     shards: int,
     images: int,
 ) -> Plan:
-    step_numbers = entries(checkpoint, work.space) * len(work.nodes)
+    step_numbers = prod(step_shape(checkpoint, work.space)) * len(work.nodes)
     rows = images * work.found
     if work.kept_rows:  # of every shard, and no more than it has images
         rows = shards * min(work.kept_rows, -(-images // max(1, shards)) * work.row_copies)
@@ -132,6 +170,7 @@ def _plan_library(
         shards=shards,
         images=images,
         edits=0,
+        sampled_from=0,
         directions=work.found,
         inversion=passes * _inversion(config, max(work.nodes)),
         reading=passes * len(work.nodes),

@@ -160,7 +160,8 @@ def _plots(numbers: RunNumbers) -> dict[str, bytes]:
     if not numbers.values:
         return {}
     roir = numbers.of_region("roir")
-    changes = {region: numbers.in_change_by_strength(region) for region in list(roir)[:MAX_LINES]}
+    found = {region: numbers.in_change_by_strength(region) for region in list(roir)[:MAX_LINES]}
+    changes = {region: points for region, points in found.items() if points}
     files = {}
     for scheme in SCHEMES:
         files[f"plots/roir-{scheme}.svg"] = roir_histogram(roir, scheme)

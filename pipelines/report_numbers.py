@@ -85,10 +85,10 @@ class RunNumbers:
         return {region: np.concatenate(found) for region, found in parts.items()}
 
     def in_change_by_strength(self, region: str) -> list[tuple[float, npt.NDArray[np.float32]]]:
-        """(strength, in_change of its edits) in ascending order."""
+        """(strength, in_change of its edits) in ascending order, of directions alone."""
         parts: defaultdict[float, list[npt.NDArray[np.float32]]] = defaultdict(list)
         for key, values in self.values.items():
-            if key.region == region:
+            if key.region == region and not key.added:
                 parts[key.strength].append(values[MEASURES.index("in_change")])
         return [(strength, np.concatenate(parts[strength])) for strength in sorted(parts)]
 

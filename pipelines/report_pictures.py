@@ -21,7 +21,7 @@ from lib.run_folder import RunFolder
 from lib.store_backends import PlainErrors, backend
 from pipelines.contact_sheets import Mask, Pixels
 from pipelines.report_numbers import spread
-from pipelines.report_shard import GroupKey
+from pipelines.report_shard import GroupKey, group_key
 
 MAX_SIDE = 256
 """Larger pictures are reduced to this side."""
@@ -29,7 +29,8 @@ MAX_SIDE = 256
 _MAX_MEMBER_BYTES = 64 * 2**20
 _MAX_PIXELS = 64_000_000
 _ROW_COLUMNS = (
-    "index", "key", "member", "sha256", "region", "rank", "direction", "strength", "in_change",
+    "index", "key", "member", "sha256", "region", "rank", "direction", "strength",
+    "added_directions", "added_regions", "added_ranks", "added_strengths", "noise", "in_change",
     "out_change", "roir", "psnr", "source_width", "source_height", "crop_left", "crop_top",
     "crop_width", "crop_height",
 )  # fmt: skip
@@ -50,8 +51,7 @@ class Sample:
 
     def group(self, row: Mapping[str, Any]) -> GroupKey:
         """The group that one of `rows` counts in."""
-        direction = "" if self.own else row["direction"]
-        return GroupKey(row["region"], row["rank"], direction, round(row["strength"], 6))
+        return group_key(row, own=self.own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lib import parquet, storage
 from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
 from lib.run_folder import RunFolder
+from pipelines.number_texts import signed
 
 MEASURES = ("in_change", "out_change", "roir", "psnr")
 """The rows of a group's values."""
 
+_ADDED = ("regions", "ranks", "directions", "strengths")
+_GROUP_COLUMNS = (
+    "region", "rank", "direction", *(f"added_{what}" for what in _ADDED), "noise", "strength",
+)  # fmt: skip
 _EXAMPLES_PER_SHARD = 5
 
 
@@ -26,9 +32,44 @@ class GroupKey(NamedTuple):
 
     region: str
     rank: int
+    """-1: no direction (SDEdit)."""
     direction: str
     """"" where every sample has directions of its own, an id where all share a library's."""
+    added: str
+    """What is combined with the direction: `mouth 0 −0.1`; "": nothing."""
+    noise: int
+    """Of SDEdit: which of an image's noises; -1: none."""
     strength: float
+
+    @property
+    def sheet(self) -> GroupKey:
+        """What all strengths have in common: the group at strength 0."""
+        return self._replace(strength=0.0)
+
+    @property
+    def first_region(self) -> str:
+        """Of the direction that the others are combined with."""
+        return self.region.split("+")[0]
+
+
+def group_key(row: Mapping[str, Any], *, own: bool) -> GroupKey:
+    """The group of a row of schemas.EDITS; `own`: every sample has directions of its own."""
+    return GroupKey(
+        row["region"],
+        -1 if row["rank"] is None else row["rank"],
+        "" if own else row["direction"] or "",
+        _added(row, own=own),
+        -1 if row["noise"] is None else row["noise"],
+        round(row["strength"], 6),
+    )
+
+
+def _added(row: Mapping[str, Any], *, own: bool) -> str:
+    terms = zip(*(row[f"added_{what}"] for what in _ADDED), strict=True)
+    return ", ".join(
+        f"{region} {rank} {'' if own else f'{direction} '}{signed(round(strength, 6))}"
+        for region, rank, direction, strength in terms
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +152,10 @@ def _measurements(
     """Edits and values of every group; values of every n-th sample if there are too many."""
     if not rows.num_rows:
         return {}, {}, False
-    regions, region_N = _coded(rows, "region")
-    directions, direction_N = ([""], np.zeros(rows.num_rows)) if own else _coded(rows, "direction")
-    strength_N = rows["strength"].to_numpy().round(6)
-    rank_N = rows["rank"].to_numpy()
-    coded = np.stack([region_N, rank_N, direction_N, strength_N.astype(np.float64)])
-    groups, group_N = np.unique(coded, axis=1, return_inverse=True)
-    group_N = group_N.reshape(-1)
+    first_G, group_N = _grouped(rows, own=own)
     keys = [
-        GroupKey(regions[int(r)], int(rank), directions[int(d)], round(float(s), 6))
-        for r, rank, d, s in groups.T
+        group_key(row, own=own)
+        for row in rows.select(_GROUP_COLUMNS).take(pa.array(first_G)).to_pylist()
     ]
     counts = dict(zip(keys, np.bincount(group_N, minlength=len(keys)).tolist(), strict=True))
     every = -(-rows.num_rows // row_limit)
@@ -136,9 +171,23 @@ def _measurements(
     return counts, values, every > 1
 
 
-def _coded(rows: pa.Table, name: str) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """The distinct values of a column, and each row's position among them."""
-    column = rows[name].combine_chunks().dictionary_encode()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.dictionary.to_pylist(), column.indices.to_numpy().astype(np.float64)
+def _grouped(
+    rows: pa.Table, *, own: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:  # fmt: skip
+    """The first row of every group, and the group of every row: of those that are alike in all of
+    _GROUP_COLUMNS, the ids of directions aside where they are each sample's own.
+    """
+    first_G = np.zeros(1, np.int64)
+    group_N = np.zeros(rows.num_rows, np.int64)
+    for name in _GROUP_COLUMNS:
+        if own and name.endswith(("direction", "directions")):
+            continue
+        column = rows[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            column = pc.binary_join(column.cast(pa.list_(pa.string())), "|")
+        if name == "strength":
+            column = pa.array(column.to_numpy().round(6))
+        code_N = column.dictionary_encode(null_encoding="encode").indices.to_numpy()
+        both_N = group_N * (code_N.max() + 1) + code_N
+        _, first_G, group_N = np.unique(both_N, return_index=True, return_inverse=True)
+    return first_G, group_N

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
-from pipelines.contact_sheets import Layout, change, heat_limit, sprite
+from pipelines.contact_sheets import Layout, Mask, change, heat_limit, sprite
 from pipelines.report_numbers import RunNumbers
 from pipelines.report_originals import add_originals
 from pipelines.report_pictures import (
@@ -55,11 +57,12 @@ class SheetRow:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The contact sheet of a region and rank (and direction, where samples share it)."""
+    """The contact sheet of a region and rank (and direction, where samples share it), alone or
+    combined with others at their strengths.
+    """
 
-    region: str
-    rank: int
-    direction: str
+    group: GroupKey
+    """Of its edits, whatever their strength."""
     layout: Layout
     heat_limit: float
     rows: tuple[SheetRow, ...]
@@ -79,9 +82,10 @@ class Sheets:
 
 def make_sheets(folder: RunFolder, config: RunConfig | None, numbers: RunNumbers) -> Sheets:
     """Choose samples, read their pictures and draw every sheet."""
-    titles = sorted({(key.region, key.rank, key.direction) for key in numbers.counts})
+    # Single directions first: where sheets are left out, combinations are.
+    titles = sorted({key.sheet for key in numbers.counts}, key=lambda t: (t.added != "", t))
     shown = {
-        title: tuple(sorted(key.strength for key in numbers.counts if key[:3] == title))
+        title: tuple(sorted(key.strength for key in numbers.counts if key.sheet == title))
         for title in titles[:MAX_SHEETS]
     }
     samples, notices = choose_samples(folder, numbers.with_images, MAX_ROWS)
@@ -89,7 +93,7 @@ def make_sheets(folder: RunFolder, config: RunConfig | None, numbers: RunNumbers
     if sides is None:
         return Sheets((), {}, 0, notices + problems)
     per_row = sum(Layout(sides.shown, s, originals=True).likely_bytes for s in shown.values())
-    keys = {GroupKey(*title, strength) for title, found in shown.items() for strength in found}
+    keys = {title._replace(strength=s) for title, found in shown.items() for s in found}
     rows = max(2, min(MAX_ROWS, int(_BUDGET_BYTES / per_row)))
     if rows < len(samples):
         samples, _ = choose_samples(folder, numbers.with_images, rows)
@@ -108,7 +112,7 @@ def make_sheets(folder: RunFolder, config: RunConfig | None, numbers: RunNumbers
 
 def _sheet(
     stem: str,
-    title: tuple[str, int, str],
+    title: GroupKey,
     layout: Layout,
     samples: Sequence[Sample],
     pictures: Pictures,
@@ -133,7 +137,7 @@ def _sheet(
         if all(edited_HWC is None for edited_HWC in edited):
             continue
         original_HWC = pictures.originals.get((sample.shard, sample.index))
-        mask_HW = pictures.masks.get((sample.shard, sample.index, title[0]))
+        mask_HW = _mask(pictures, sample, title.region)
         name = f"{stem}-{len(rows):02d}.webp"
         files[name] = sprite(layout, original_HWC, edited, mask_HW, limit)
         rows.append(
@@ -146,20 +150,30 @@ def _sheet(
                 captions=_captions(sample, title, layout.strengths),
             )
         )
-    return Sheet(*title, layout, limit, tuple(rows))
+    return Sheet(title, layout, limit, tuple(rows))
 
 
-def _members(sample: Sample, title: tuple[str, int, str]) -> dict[float, str]:
+def _mask(pictures: Pictures, sample: Sample, region: str) -> Mask | None:
+    """The region's mask; of several joined by + the union of theirs, None where one is lacking."""
+    whole = pictures.masks.get((sample.shard, sample.index, region))
+    if whole is not None or "+" not in region:
+        return whole
+    parts = [pictures.masks.get((sample.shard, sample.index, part)) for part in region.split("+")]
+    known = [part_HW for part_HW in parts if part_HW is not None]
+    return np.logical_or.reduce(known) if len(known) == len(parts) else None
+
+
+def _members(sample: Sample, title: GroupKey) -> dict[float, str]:
     """Strength -> member, of the sample's edits on the sheet `title`."""
     keyed = ((sample.group(row), row["member"]) for row in sample.rows)
-    return {key.strength: member for key, member in keyed if key[:3] == title}
+    return {key.strength: member for key, member in keyed if key.sheet == title}
 
 
 def _captions(
-    sample: Sample, title: tuple[str, int, str], strengths: Iterable[float]
+    sample: Sample, title: GroupKey, strengths: Iterable[float]
 ) -> tuple[Caption | None, ...]:
     rows = {sample.group(row): row for row in sample.rows}
-    found = (rows.get(GroupKey(*title, strength)) for strength in strengths)
+    found = (rows.get(title._replace(strength=strength)) for strength in strengths)
     return tuple(
         Caption(row["strength"], row["in_change"], row["out_change"], row["roir"]) if row else None
         for row in found

@@ -8,7 +8,7 @@ from lib.bdia import BdiaSampler
 from lib.ddim_sampler import DdimSampler
 from lib.ddpm_inversion import DdpmSampler
 from lib.edict import EdictSampler
-from lib.edit_plan import every_strength
+from lib.edit_plan import planned
 from lib.eta import EtaSchedule
 from lib.grid import edited_nodes
 from lib.run_folder import RunFolder
@@ -16,7 +16,9 @@ from lib.sampler import Sampler
 from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
+from pipelines.edit_plan_config import plan_entries
 from pipelines.engine import Engine, load_engine
+from pipelines.planned_edits import planned_choices
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import MaskSource, Segmenter
@@ -41,7 +43,8 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
         ConfigProblem: the config asks for what this model or library cannot do.
     """
     engine = load_engine(config, folder)
-    discovery_work(config, engine.grid.timesteps)  # refuses what the plan would refuse
+    work = discovery_work(config, engine.grid.timesteps)
+    planned_choices(config, work.candidates)  # refuses what the plan would refuse
     nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
     discover, kept = build_discoverer(config, engine)
     return Stages(
@@ -55,7 +58,9 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
             window=config.edit.window,
             injection=config.edit.injection,
             sampler=build_sampler(config),
-            plan=every_strength(config.edit.strengths),
+            plan=planned(
+                plan_entries(config.edit.plan, config.edit.strengths), config.edit.plan.sample
+            ),
             batch_size=config.edit.batch_size,
             h_norms=engine.h_norms,
         ),

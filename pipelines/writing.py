@@ -19,7 +19,8 @@ from lib import schemas
 from lib.direction import Direction
 from lib.direction_table import to_table
 from lib.images import encode
-from lib.records import Edit, Edited
+from lib.records import Edit, Edited, Renoised
+from lib.shift import Shift
 from lib.tar_writer import write_tar
 from pipelines.config import Output
 from pipelines.sample_rows import geometry_columns, place_columns
@@ -54,8 +55,7 @@ class ShardWriter:
     def add(self, edited: Edited) -> None:
         """Take one sample; returns at once."""
         self._encoded.append(self._pool.submit(self._encode, edited))
-        if edited.discovered.own:
-            self._directions.extend(edited.discovered.directions)
+        self._directions.extend(edited.found)
 
     def finish(self) -> tuple[bytes, pa.Table, pa.Table | None]:
         """The tar (empty without any edit), the manifest rows and the directions found here."""
@@ -110,14 +110,10 @@ class ShardWriter:
             "region": edit.region.name,
             "mask_sha256": edit.region.mask_sha256,
             "mask_area": float(edit.region.mask_HW.mean()),
-            "direction": edit.shift.direction.id,
-            "rank": edit.shift.direction.rank,
-            "strength": edit.shift.strength,
-            "added_directions": [term.direction.id for term in edit.shift.added],
-            "added_strengths": [term.strength for term in edit.shift.added],
             "injection": self._injection,
             "t_high": self._window[0],
             "t_low": self._window[1],
+            **_how(edit.shift),
             "in_change": edit.in_change,
             "out_change": edit.out_change,
             "roir": _roir(edit),
@@ -125,6 +121,24 @@ class ShardWriter:
             "network_evaluations": self._inversion + edited.network_evaluations,
             **geometry_columns(sample),
         }
+
+
+def _how(shift: Shift | Renoised) -> dict[str, Any]:
+    """The columns that say what made the edit."""
+    if isinstance(shift, Renoised):
+        columns: dict[str, Any] = {"direction": None, "rank": None, "strength": shift.level}
+        columns |= {"noise": shift.noise, "t_high": shift.timestep}
+        added: tuple[Shift, ...] = ()
+    else:
+        direction, added = shift.direction, shift.added
+        columns = {"direction": direction.id, "rank": direction.rank, "strength": shift.strength}
+        columns["noise"] = None
+    return columns | {
+        "added_directions": [term.direction.id for term in added],
+        "added_regions": [term.direction.region for term in added],
+        "added_ranks": [term.direction.rank for term in added],
+        "added_strengths": [term.strength for term in added],
+    }
 
 
 def _roir(edit: Edit) -> float:

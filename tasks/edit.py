@@ -16,7 +16,7 @@ from lib.edit_decoding import EditDecoder
 from lib.edit_plan import EditPlan
 from lib.edit_shifts import EditShifts
 from lib.grid import Grid, edited_nodes
-from lib.injection import change, psnr, step_weight
+from lib.injection import change, psnr, quantised, step_weight
 from lib.records import Discovered, Edit, Edited, Failure, Region
 from lib.regions import make_region, united
 from lib.sampler import Latent, Sampler
@@ -61,10 +61,19 @@ class Editor:
     def __call__(
         self, items: Iterable[Discovered], reject: Callable[[Failure], None]
     ) -> Iterator[Edited]:
-        """Rejects as `not_finite` a sample of which any edit is not finite."""
+        """Rejects as `not_finite` a sample of which any edit is not finite, and as `no_edit` one of
+        which the plan makes none.
+        """
         for discovered in items:
             sample = discovered.segmented.inverted.sample
             shifts = self._plan(discovered)
+            if not shifts:
+                found = [f"{d.region} {d.rank}" for d in discovered.directions]
+                has = f"its directions are {', '.join(found)}" if found else "it has no direction"
+                message = f"the plan has no edit for this image; {has}"
+                where = (sample.shard, sample.index, sample.key)
+                reject(Failure(*where, "edit", "no_edit", message))
+                continue
             decoded = self.decoder(discovered.segmented.inverted.latent, shifts)
             if not bool(torch.isfinite(decoded.x_BLYX).all()):
                 message = "the network gave NaN or infinity while this image was edited"
@@ -72,7 +81,8 @@ class Editor:
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             images_BCHW = self._images(decoded.x_BLYX)
-            yield measured(discovered, shifts, images_BCHW, decoded.evaluations)
+            spent = decoded.evaluations * self._denoiser.passes
+            yield measured(discovered, shifts, images_BCHW, spent)
 
     def decode(self, latent: Latent, shifts: Sequence[Shift]) -> Tensor | None:
         """Images (1 + len(shifts), C, H, W) as uint8 on the CPU, the reconstruction first; None if
@@ -111,8 +121,3 @@ def measured(
         edits.append(Edit(region, shift, images_BCHW[row], float(inside), float(outside)))
     reconstruction = psnr(floats_BCHW[0], sample.image_CHW)
     return Edited(discovered, images_BCHW[0], reconstruction, evaluations, tuple(edits))
-
-
-def quantised(image_BCHW: Tensor) -> Tensor:
-    """[-1, 1] to uint8, rounded to nearest, clamped."""
-    return ((image_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

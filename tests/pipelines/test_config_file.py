@@ -93,7 +93,7 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
         (
             "edit: {strenghts: [1]}",
             "edit.strenghts: unknown key; did you mean `strengths`?"
-            " valid keys here: injection, window, strengths, batch_size",
+            " valid keys here: method, injection, window, strengths, batch_size",
         ),
         ("grid: {num_steps: many}", 'grid.num_steps: got "many", expected a whole number'),
         ("grid: {num_steps: 1}", "grid.num_steps: got 1, expected greater than or equal to 2"),
@@ -120,7 +120,7 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
         ),
         (
             "invert: {method: edict, refinements: 2}",
-            "invert: got {\"method\": \"edict\", \"refinements\": 2}, expected no refinements with"
+            'invert: got {"method": "edict", "refinements": 2}, expected no refinements with'
             " method edict; that is for method ddim",
         ),
         (

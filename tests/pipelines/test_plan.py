@@ -74,7 +74,7 @@ def test_images_are_estimated_from_the_sizes_of_the_shards(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_library_is_counted_by_its_most_directions(
+def test_a_library_must_be_there_and_be_one(
     tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path
 ) -> None:
     shard = shards.write_tar(tmp_path / "in.tar", shards.samples(1))
@@ -83,10 +83,9 @@ def test_a_library_is_counted_by_its_most_directions(
     with pytest.raises(ConfigProblem, match=r"discover\.path"):
         plan(made)
     (tmp_path / "none").mkdir()
-    (tmp_path / "none" / "a.parquet").write_bytes(b"not read by a plan")
-    planned = plan(made)
-    assert planned.edits == 14
-    assert planned.jacobian_products == 0
+    (tmp_path / "none" / "a.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(ConfigProblem, match=r"discover\.path: expected a directions Parquet file"):
+        plan(made)
 
 
 def test_what_does_not_fit_is_refused_by_its_name(

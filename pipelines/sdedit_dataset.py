@@ -1,0 +1,73 @@
+"""The pipeline of the baseline SDEdit: noise, denoise, write. Nothing is inverted, segmented or
+discovered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+
+from lib.grid import renoised_nodes
+from lib.records import Failure, Sample
+from lib.run_folder import RunFolder
+from pipelines.config import RunConfig
+from pipelines.engine import load_engine
+from pipelines.shard_pipeline import Counted, Products
+from pipelines.writing import ShardWriter
+from tasks.sdedit import Renoiser
+
+
+class SdeditDataset:
+    """Every image at every timestep with every noise."""
+
+    def __init__(
+        self, config: RunConfig, image_size: int, edit: Renoiser, *, pool: Executor
+    ) -> None:
+        self._config = config
+        self._edit = edit
+        self._pool = pool
+        """Encodes images while the model goes on."""
+        self.image_size = image_size
+
+    def __call__(
+        self,
+        shard: str,
+        samples: Iterable[Sample],
+        reject: Callable[[Failure], None],
+        counted: Counted,
+    ) -> Callable[[], Products]:
+        """See `pipelines.shard_pipeline.Flow`."""
+        writer = ShardWriter(
+            self._config.output,
+            injection="sdedit",
+            window=self._edit.edited_timesteps,
+            inversion=0,
+            pool=self._pool,
+        )
+        for edited in counted(self._edit(samples, reject)):
+            writer.add(edited)
+
+        def finish() -> Products:
+            images, edits, _ = writer.finish()
+            return Products(edits, images=images)
+
+        return finish
+
+
+def build_sdedit(config: RunConfig, folder: RunFolder, *, pool: Executor) -> SdeditDataset:
+    """Load the model and make the stage.
+
+    Raises:
+        ModelProblem: the checkpoint cannot be used.
+        ConfigProblem: the timesteps do not fit the grid.
+    """
+    engine = load_engine(config, folder)
+    options = config.edit.sdedit
+    edit = Renoiser(
+        engine.denoiser,
+        engine.grid,
+        nodes=renoised_nodes(engine.grid.timesteps, options.timesteps),
+        noises=options.seeds,
+        batch_size=config.edit.batch_size,
+    )
+    return SdeditDataset(config, engine.denoiser.image_size, edit, pool=pool)
