@@ -32,10 +32,12 @@ from lib.finalize import finalize
 from lib.hub import comes_from_hub
 from lib.run_folder import RunFolder
 from lib.run_index import RunIndex, read_index
-from lib.run_record import run_record
 from pipelines.config import RunConfig
-from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import ShardInput, absolute, expand_inputs
+from pipelines.run_claim import run_claim
+
+_WORK = {"edit_dataset": "edit", "direction_library": "find", "store_latents": "invert"}
+"""Pipeline -> what is done with the shards, in a word."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def run(
     config = located(config)
     inputs = expand_inputs(config.input.shards)
     folder = RunFolder(config.output.folder)
-    record = run_record(fingerprint_fields(config), config.model_dump(mode="json"))
+    record = run_claim(config)
     folder.open_run(record)
     _warn_of_moved(folder.inputs(), inputs)
     folder.add_inputs({shard.name: shard.url for shard in inputs})
@@ -113,6 +115,9 @@ def located(config: RunConfig) -> RunConfig:
     }
     if paths:
         update["discover"] = config.discover.model_copy(update=paths)
+    if config.invert.latents is not None:
+        path = absolute(config.invert.latents).rstrip("/")
+        update["invert"] = config.invert.model_copy(update={"latents": path})
     checkpoint = config.model.checkpoint
     if checkpoint != EMBEDDED and not comes_from_hub(checkpoint):
         update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})
@@ -158,7 +163,7 @@ def _drive(
     events = EventLog(folder, time.monotonic())
     tally = Tally(
         "gpu" if execution.gpus_per_worker else "model",
-        "edit" if config.pipeline == "edit_dataset" else "find",
+        _WORK[config.pipeline],
     )
     before = len(inputs) - len(todo)
     lost_before = len(folder.quarantined_names().intersection(s.name for s in inputs))

@@ -29,15 +29,14 @@ def show_plan(config: RunConfig) -> None:
 
     """
     from cluster.runner import located
-    from lib.run_record import run_record
-    from pipelines.fingerprint_fields import fingerprint_fields
     from pipelines.inputs import expand_inputs
     from pipelines.plan import make_plan
+    from pipelines.run_claim import run_claim
 
     config = located(config)
     inputs = expand_inputs(config.input.shards)
     folder = RunFolder(config.output.folder)
-    record = run_record(fingerprint_fields(config), config.model_dump(mode="json"))
+    record = run_claim(config)
     if storage.exists(folder.run_url):
         folder.open_run(record)  # there already, so this only compares
     counts = folder.counts(shard.name for shard in inputs)

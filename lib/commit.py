@@ -84,6 +84,7 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         "images": result.images,
         "directions": b"" if directions is None else parquet.encode(directions),
         "statistics": result.statistics,
+        "latents": result.latents,
         "errors": parquet.encode(_errors_table(result.failures)) if result.failures else b"",
     }
     hashes = {k: hashlib.sha256(data).hexdigest() if data else "" for k, data in contents.items()}
@@ -111,6 +112,9 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         statistics=names["statistics"],
         statistics_sha256=hashes["statistics"],
         statistics_bytes=len(contents["statistics"]),
+        latents=names["latents"],
+        latents_sha256=hashes["latents"],
+        latents_bytes=len(contents["latents"]),
         errors=names["errors"],
         errors_sha256=hashes["errors"],
         errors_bytes=len(contents["errors"]),

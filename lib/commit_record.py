@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lib import parquet, row_kinds, storage
 
-COMMIT_VERSION = 2
+COMMIT_VERSION = 3
 """Raised whenever the footer changes its fields or their meaning."""
 
 
@@ -62,6 +62,10 @@ class CommitRecord:
     """This shard's part of what is learned from all images, merged by finalize."""
     statistics_sha256: str
     statistics_bytes: int
+    latents: str
+    """What was found by inverting its images, where the run stores it."""
+    latents_sha256: str
+    latents_bytes: int
     errors: str
     errors_sha256: str
     errors_bytes: int
@@ -84,6 +88,7 @@ class CommitRecord:
             NamedFile("images", self.image, self.image_bytes, self.image_sha256),
             NamedFile("directions", self.directions, self.directions_bytes, self.directions_sha256),
             NamedFile("statistics", self.statistics, self.statistics_bytes, self.statistics_sha256),
+            NamedFile("latents", self.latents, self.latents_bytes, self.latents_sha256),
             NamedFile("errors", self.errors, self.errors_bytes, self.errors_sha256),
         )
         return tuple(file for file in found if file.name)

@@ -41,6 +41,8 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
         own_directions=any(entry["directions"] for entry in index["shards"]),
         merged=bool(index["merged"]),
         has_statistics=any(entry["statistics"] for entry in index["shards"]),
+        latents_only=config.get("pipeline") == "store_latents",
+        has_latents=any(entry["latents"] for entry in index["shards"]),
         columns=[(field.name, _type_name(field.type)) for field in kind.schema],
         meanings=kind.meanings,
         image_field=f"edited.{extension}" if output.get("layout") == "pairs" else extension,

@@ -23,3 +23,8 @@ def inversion_evaluations(method: Method, last: int, *, refinements: int = 0) ->
 def step_evaluations(method: Method) -> int:
     """Of an image, from one node to the node below."""
     return 2 if method == "edict" else 1
+
+
+def states(method: str) -> int:
+    """Tensors that the sampler carries from node to node, x_t among them."""
+    return 2 if method in ("edict", "bdia") else 1

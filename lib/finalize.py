@@ -108,6 +108,9 @@ def _entry(record: CommitRecord) -> ShardEntry:
         statistics=record.statistics,
         statistics_bytes=record.statistics_bytes,
         statistics_sha256=record.statistics_sha256,
+        latents=record.latents,
+        latents_bytes=record.latents_bytes,
+        latents_sha256=record.latents_sha256,
     )
 
 
@@ -122,6 +125,7 @@ def _totals(entries: list[ShardEntry], quarantined: int, merged: int) -> Totals:
         image_bytes=sum(entry["image_bytes"] for entry in entries),
         directions_bytes=sum(entry["directions_bytes"] for entry in entries),
         statistics_bytes=sum(entry["statistics_bytes"] for entry in entries),
+        latents_bytes=sum(entry["latents_bytes"] for entry in entries),
     )
 
 

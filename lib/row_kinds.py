@@ -45,4 +45,5 @@ def of_table(table: pa.Table) -> RowKind | None:
 
 def of_config(config: Mapping[str, Any]) -> RowKind:
     """The kind of a run whose run.json holds `config`."""
-    return SAMPLES if config.get("pipeline") == "direction_library" else EDITS
+    edits_nothing = config.get("pipeline") in ("direction_library", "store_latents")
+    return SAMPLES if edits_nothing else EDITS

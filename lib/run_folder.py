@@ -23,6 +23,7 @@ _CLAIMED = (
     "errors",
     "images",
     "index.json",
+    "latents",
     "manifest",
     "merged",
     "quarantine",
@@ -33,6 +34,7 @@ FILE_SUFFIXES = {
     "images": ".tar",
     "directions": ".parquet",
     "statistics": ".safetensors",
+    "latents": ".safetensors",
     "errors": ".parquet",
 }
 """Folder of the files that a commit may name -> how their names end."""
@@ -96,8 +98,8 @@ class RunFolder:
         return self.url("quarantine", f"{_checked(shard)}.json")
 
     def content_name(self, folder: str, shard: str, sha256: str) -> str:
-        """Name of a file under images/, directions/, statistics/ or errors/: the content's hash is
-        in it, so two attempts never overwrite each other.
+        """Name of a file under a folder of FILE_SUFFIXES: the content's hash is in it, so two
+        attempts never overwrite each other.
         """
         return f"{_checked(shard)}-{sha256[:16]}{FILE_SUFFIXES[folder]}"
 
@@ -108,8 +110,9 @@ class RunFolder:
     def open_run(self, run: Mapping[str, Any]) -> None:
         """Claim the folder for `run` (from `run_record`), or find that it is this run's already.
 
-        Raises RunConflict if the folder belongs to another fingerprint (the differing fields are
-        named with both values) or holds files of something else under the names a run uses.
+        Raises RunConflict if the folder belongs to another fingerprint or stores other things
+        beside it (the differing fields are named with both values), or holds files of something
+        else under the names a run uses.
         """
         try:
             found = self.read_run()
@@ -121,8 +124,9 @@ class RunFolder:
                 return
             except FileExistsError:  # another driver was faster; compare with what it wrote
                 found = self.read_run()
-        if found["fingerprint"] != run["fingerprint"]:
-            lines = "\n".join(f"  {line}" for line in differences(found["fields"], run["fields"]))
+        there, now = ({**each["fields"], "stores": each["stores"]} for each in (found, run))
+        if found["fingerprint"] != run["fingerprint"] or found["stores"] != run["stores"]:
+            lines = "\n".join(f"  {line}" for line in differences(there, now))
             raise RunConflict(
                 f"{storage.redact(self.root)} holds a run made with other settings; expected the"
                 f" same"

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from lib import storage
 from lib.run_folder import RunFolder
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raised whenever index.json changes its fields or their meaning."""
 
 
@@ -31,6 +31,9 @@ class ShardEntry(TypedDict):
     statistics: str
     statistics_bytes: int
     statistics_sha256: str
+    latents: str
+    latents_bytes: int
+    latents_sha256: str
 
 
 class ManifestFile(TypedDict):
@@ -55,6 +58,7 @@ class Totals(TypedDict):
     image_bytes: int
     directions_bytes: int
     statistics_bytes: int
+    latents_bytes: int
 
 
 class RunIndex(TypedDict):

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from lib import storage
 from lib.fingerprint import canonical_json, fingerprint
 from lib.provenance import git_commit, package_versions
 
-RUN_VERSION = 2
+RUN_VERSION = 3
 """Raised whenever run.json or the layout of the folder changes its meaning."""
 
 _ABSENT = "<absent>"
 
 
-def run_record(fields: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def run_record(
+    fields: Mapping[str, Any],
+    config: Mapping[str, Any],
+    stores: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What run.json holds: `fields` is what the fingerprint covers, `config` the whole config as
-    plain JSON, of which credentials in URLs are starred out.
+    plain JSON, of which credentials in URLs are starred out, and `stores` what changes no pixel
+    but must be the same in all shards of a folder: what is stored beside the results.
     """
     return {
         "v": RUN_VERSION,
         "fingerprint": fingerprint(fields),
         "fields": json.loads(canonical_json(dict(fields))),
+        "stores": json.loads(canonical_json(dict(stores))),
         "config": _redacted(json.loads(canonical_json(dict(config)))),
         "versions": dict(package_versions()),
         "git_commit": git_commit(),

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lib import parquet, row_kinds, schemas, storage
 from lib.commit_record import CommitDamageError, CommitRecord, NamedFile, read_commit_rows
+from lib.latent_files import LatentDamageError, decode
 from lib.run_folder import RunFolder
 from lib.shard_result import used_directions
 from lib.tar_reader import read_members
@@ -160,6 +161,8 @@ def _content_problems(url: str, file: NamedFile, record: CommitRecord, rows: pa.
         return _direction_problems(url, record, rows)
     if file.folder == "directions":
         return _count_problems(url, record, rows)
+    if file.folder == "latents":
+        return _latent_problems(url, record, rows)
     return []
 
 
@@ -203,6 +206,20 @@ def _count_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]
         return [
             f"shard {record.shard}: directions/{record.directions} has other numbers of directions"
             f" than the rows say of samples {_some([str(index) for index in wrong])}"
+        ]
+    return []
+
+
+def _latent_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str]:
+    try:
+        stored = decode(storage.read_bytes(url), f"latents/{record.latents}")
+    except LatentDamageError as error:
+        return [f"shard {record.shard}: {error}"]
+    lacking = sorted(set(rows["index"].to_pylist()) - set(stored.index_N.tolist()))
+    if lacking:
+        return [
+            f"shard {record.shard}: latents/{record.latents} lacks samples"
+            f" {_some([str(index) for index in lacking])}, which the commit has"
         ]
     return []
 

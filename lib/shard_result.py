@@ -52,6 +52,8 @@ class ShardResult:
     """A statistics file (lib.statistics_files): this shard's part of what is learned from all
     images; b"" when the run learns nothing from them.
     """
+    latents: bytes = b""
+    """A latents file (lib.latent_files); b"" when the run stores none."""
     oom_batch: int | None = None
     """The smaller batch that running out of memory forced; None when the configured one was used.
     """

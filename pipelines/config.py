@@ -168,6 +168,11 @@ class Output(Section):
     """JPEG and WebP quality; WebP at 100 is lossless; PNG ignores it."""
     vector_dtype: Literal["float16", "float32"] = "float16"
     """How direction vectors are stored."""
+    latents: Literal["none", "float32", "float16"] = "none"
+    """Store what inverting every image found, for later runs (`invert.latents`). float32: as the
+    sampler computed it (float64 for two-state samplers), changes no pixel. float16: half the size,
+    rounded before anything is made from it, so part of the fingerprint.
+    """
 
 
 class Execution(Section):
@@ -192,9 +197,10 @@ class Execution(Section):
 class RunConfig(Section):
     """A whole run: shards in; edited shards, or a library of directions, and manifests out."""
 
-    pipeline: Literal["edit_dataset", "direction_library"] = "edit_dataset"
+    pipeline: Literal["edit_dataset", "direction_library", "store_latents"] = "edit_dataset"
     """edit_dataset: find or read directions and edit every image; direction_library: find and
-    store directions, edit nothing.
+    store directions, edit nothing; store_latents: invert every image up to the top of
+    `edit.window` and store that, nothing else.
     """
     input: Input
     model: Model = Model()
@@ -217,6 +223,8 @@ class RunConfig(Section):
             values = values | {"discover": NoDiscovery(method="none")}
         if "segment" in values:
             return values
+        if values.get("pipeline") == "store_latents":
+            return values | {"segment": Segment(regions={})}
         discover = values.get("discover")
         method = discover.get("method") if isinstance(discover, dict) else None
         without = isinstance(discover, DatasetDiscovery | NoDiscovery)
@@ -225,8 +233,28 @@ class RunConfig(Section):
         return values
 
     @model_validator(mode="after")
+    def _latents_go_one_way(self) -> Self:
+        stores = self.output.latents != "none"
+        if self.pipeline == "store_latents" and not stores:
+            raise ValueError("output.latents: expected float32 or float16 with store_latents")
+        if self.invert.latents is not None and stores:
+            raise ValueError(
+                "output.latents: expected none with invert.latents, which are stored already"
+            )
+        used = stores or self.invert.latents is not None
+        if used and self.pipeline == "edit_dataset" and self.edit.method == "sdedit":
+            raise ValueError("edit.method: sdedit inverts nothing; expected no latents with it")
+        if self.invert.keep and not stores:
+            raise ValueError(
+                "invert.keep: is for stored latents; expected output.latents: float32 or float16"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _method_fits_the_pipeline(self) -> Self:
         method = self.discover.method
+        if self.pipeline == "store_latents":
+            return self
         if isinstance(self.discover, DatasetDiscovery) and self.pipeline != "direction_library":
             raise ValueError(
                 f"discover.method: {method} learns from all images of a run; expected it with"
@@ -263,6 +291,8 @@ class RunConfig(Section):
                 f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
             )
         method = self.discover.method
+        if self.pipeline == "store_latents":
+            return self
         without = isinstance(self.discover, DatasetDiscovery | NoDiscovery)
         if not self.segment.regions and not without:
             raise ValueError(f"segment.regions: expected at least one region for method {method}")

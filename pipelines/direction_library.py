@@ -16,6 +16,7 @@ from pipelines.config import RunConfig
 from pipelines.library_stages import FindingStages, LearningStages
 from pipelines.sample_rows import sample_row
 from pipelines.shard_pipeline import Counted, Products
+from tasks.stored_latents import InvertStage
 
 
 class FindDirections:
@@ -25,17 +26,19 @@ class FindDirections:
         self._vector_dtype = config.output.vector_dtype
         self._stages = stages
         self.image_size = stages.image_size
+        self.inversions = stages.invert
 
     def __call__(
         self,
         shard: str,
+        invert: InvertStage,
         samples: Iterable[Sample],
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
         """See `pipelines.shard_pipeline.Flow`."""
         stages = self._stages
-        inverted = counted(stages.invert(samples, reject))
+        inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)
         rows: list[dict[str, Any]] = []
         directions: list[Direction] = []
@@ -57,17 +60,19 @@ class LearnDirections:
     def __init__(self, stages: LearningStages) -> None:
         self._stages = stages
         self.image_size = stages.image_size
+        self.inversions = stages.invert
 
     def __call__(
         self,
         shard: str,
+        invert: InvertStage,
         samples: Iterable[Sample],
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
         """See `pipelines.shard_pipeline.Flow`."""
         stages = self._stages
-        inverted = counted(stages.invert(samples, reject))
+        inverted = counted(invert(samples, reject))
         observed = counted(stages.observe(inverted, reject))
         rows: list[dict[str, Any]] = []
         sums = ShardSums(stages.study, shard)

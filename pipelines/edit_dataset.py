@@ -10,6 +10,7 @@ from pipelines.config import RunConfig
 from pipelines.shard_pipeline import Counted, Products
 from pipelines.stages import Stages
 from pipelines.writing import ShardWriter
+from tasks.stored_latents import InvertStage
 
 
 class EditDataset:
@@ -21,10 +22,12 @@ class EditDataset:
         self._pool = pool
         """Encodes images while the model goes on."""
         self.image_size = stages.image_size
+        self.inversions = stages.invert
 
     def __call__(
         self,
         shard: str,
+        invert: InvertStage,
         samples: Iterable[Sample],
         reject: Callable[[Failure], None],
         counted: Counted,
@@ -38,7 +41,7 @@ class EditDataset:
             inversion=stages.invert.evaluations,
             pool=self._pool,
         )
-        inverted = counted(stages.invert(samples, reject))
+        inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)
         discovered = counted(stages.discover(segmented, reject))
         for edited in counted(stages.edit(discovered, reject)):

@@ -13,9 +13,10 @@ from lib import schemas, storage
 from lib.checkpoint import weights_sha256
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
-from pipelines.config import RunConfig
+from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
 from pipelines.model_source import open_model
+from pipelines.stored_runs import latents_dtype
 from pipelines.study_config import DatasetDiscovery, SupervisedDiscovery
 
 
@@ -24,7 +25,7 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
 
     Raises:
         ModelProblem: the checkpoint's files are not there.
-        ConfigProblem: the library's files are not there.
+        ConfigProblem: the files of a library, or of the run whose latents are read, are not there.
 
     """
     fields: dict[str, Any] = config.model_dump(
@@ -32,12 +33,17 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
         exclude={
             "execution": True,
             "input": {"shards", "max_shard_bytes"},
-            "output": {"folder"},
+            "output": {"folder", "latents"},
+            "invert": {"latents", "keep"},
             "model": {"checkpoint", "revision"},
         },
     )
     fields["schema_version"] = schemas.SCHEMA_VERSION
     fields["model"]["weights_sha256"] = weights_sha256(open_model(config.model))
+    if latents_dtype(config) == "float16":
+        fields["latents"] = "float16"
+    if config.pipeline == "store_latents":
+        return _of_inversion(fields, config)
     if config.pipeline == "direction_library":
         _leave_out_edits(fields, config)
     elif config.edit.method == "sdedit":
@@ -47,6 +53,18 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     else:
         del fields["edit"]["sdedit"]
     _name_by_content(fields["discover"], config)
+    return fields
+
+
+def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Latents depend on neither regions, directions nor edits, but mask files are no images. Where
+    the inversion stops stands beside the fingerprint (`pipelines.stored_runs.what_is_stored`).
+    """
+    for name in ("segment", "discover", "edit", "output"):
+        del fields[name]
+    del fields["model"]["h_layer"]
+    regions = config.segment.regions.values()
+    fields["mask_files"] = sorted({r.file for r in regions if isinstance(r, MaskFile)})
     return fields
 
 

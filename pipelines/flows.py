@@ -8,6 +8,7 @@ from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.direction_library import FindDirections, LearnDirections
 from pipelines.edit_dataset import EditDataset
+from pipelines.latent_storing import build_latent_storing
 from pipelines.library_stages import build_finding_stages, build_learning_stages
 from pipelines.sdedit_dataset import build_sdedit
 from pipelines.shard_pipeline import Flow
@@ -22,6 +23,8 @@ def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:
         ModelProblem: the checkpoint or the classifier cannot be used.
         ConfigProblem: the config asks for what this model or library cannot do.
     """
+    if config.pipeline == "store_latents":
+        return build_latent_storing(config, folder)
     if isinstance(config.discover, DatasetDiscovery):
         return LearnDirections(build_learning_stages(config, config.discover, folder))
     if config.pipeline == "direction_library":

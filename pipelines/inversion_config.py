@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipelines.config_section import PositiveInt, Section, Timestep
+from pipelines.config_section import PositiveInt, Section, Timestep, distinct_timesteps
 
 _Eta = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Invert(Section):
-    """From the image up to x_t; decoding goes the same way back."""
+    """From the image up to x_t, or reading what another run has found so; decoding goes the same
+    way back.
+    """
 
     method: Literal["ddim", "edict", "bdia", "ddpm"] = "ddim"
     """ddim: deterministic, inexact, for which refinements help; bdia: exact at the cost of one more
@@ -37,6 +39,20 @@ class Invert(Section):
     """
     batch_size: PositiveInt = 8
     """Images a forward pass; cut by position in the shard, so part of the fingerprint."""
+    latents: str | None = None
+    """Output folder of a run that stored latents (`output.latents`): they are read instead of
+    inverting. That run must have the same input, model, grid and inversion; the bytes made are
+    those of a run that inverts.
+    """
+    keep: tuple[Timestep, ...] = ()
+    """With `output.latents`: further timesteps whose x_t is stored, so that later runs can look for
+    directions there; the nearest grid timesteps are used.
+    """
+
+    @field_validator("keep")
+    @classmethod
+    def _distinct(cls, keep: tuple[int, ...]) -> tuple[int, ...]:
+        return distinct_timesteps(keep)
 
     @model_validator(mode="after")
     def _of_the_method(self) -> Self:

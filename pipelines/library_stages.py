@@ -12,9 +12,9 @@ from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine, load_engine
-from pipelines.stages import build_inverter, build_segmenter
+from pipelines.inversions import Inversions
+from pipelines.stages import build_inversions, build_segmenter
 from pipelines.study_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
-from tasks.invert import Inverter
 from tasks.label import ClassSource, FieldSource, Labeller
 from tasks.observe import Observer
 from tasks.segment import Segmenter
@@ -25,7 +25,7 @@ class FindingStages:
     """invert -> segment -> discover."""
 
     image_size: int
-    invert: Inverter
+    invert: Inversions
     segment: Segmenter
     discover: Discoverer
     evaluations: int
@@ -37,7 +37,7 @@ class LearningStages:
     """invert -> observe -> label."""
 
     image_size: int
-    invert: Inverter
+    invert: Inversions
     observe: Observer
     label: Labeller
     study: Study
@@ -57,13 +57,13 @@ def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
     """
     engine = load_engine(config, folder)
     discover, nodes = build_discoverer(config, engine)
-    inverter = build_inverter(config, engine, last=max(nodes), keep=nodes)
+    invert = build_inversions(config, engine, last=max(nodes), keep=nodes)
     return FindingStages(
         image_size=engine.denoiser.image_size,
-        invert=inverter,
+        invert=invert,
         segment=build_segmenter(config, engine),
         discover=discover,
-        evaluations=inverter.evaluations + len(nodes),
+        evaluations=invert.evaluations + len(nodes),
     )
 
 
@@ -78,7 +78,7 @@ def build_learning_stages(
     timesteps = tuple(engine.grid.timestep(node) for node in nodes)
     return LearningStages(
         image_size=engine.denoiser.image_size,
-        invert=build_inverter(config, engine, last=max(nodes), keep=frozenset(nodes)),
+        invert=build_inversions(config, engine, last=max(nodes), keep=frozenset(nodes)),
         observe=Observer(engine.denoiser, timesteps=timesteps, batch_size=config.invert.batch_size),
         label=_labeller(config, discover, engine),
         study=Study(

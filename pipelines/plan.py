@@ -20,6 +20,7 @@ from pipelines.library_fit import refuse_unfit
 from pipelines.model_source import conditioning_of, open_model
 from pipelines.number_texts import size
 from pipelines.planned_edits import planned_choices
+from pipelines.stored_runs import further_nodes, latent_bytes, latent_needs
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
 """Rough, at the default quality."""
@@ -67,10 +68,10 @@ class Plan:
         parts = [("inversion", self.inversion), ("reading h", self.reading)]
         parts.append(("decoding", self.decoding))
         shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
-        rows = [
-            ("images (estimate)", f"{self.images:,}"),
-            (f"{what} timesteps", f"{high} down to {low}; {stops}"),
-        ]
+        steps = (f"{what} timesteps", f"{high} down to {low}; {stops}")
+        if self.evaluations == self.inversion:  # it only inverts
+            steps = ("inverted up to timestep", f"{high}")
+        rows = [("images (estimate)", f"{self.images:,}"), steps]
         if self.edits:
             of = f", chosen from {self.sampled_from:,}" if self.sampled_from > self.edits else ""
             rows.append(("edits an image, at most", f"{self.edits:,}{of}"))
@@ -97,9 +98,11 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     timesteps = grid_timesteps(
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
-    work = discovery_work(config, timesteps)
     passes = conditioning_of(config.model).passes
     images = _images(config, inputs)
+    if config.pipeline == "store_latents":
+        return _plan_latents(config, checkpoint, timesteps, len(inputs), images)
+    work = discovery_work(config, timesteps)
     if config.pipeline == "direction_library":
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
     if config.edit.method == "sdedit":
@@ -119,12 +122,13 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         edits=edits,
         sampled_from=choices,
         directions=work.found,
-        inversion=passes * _inversion(config, max(nodes[0], *work.nodes, 0)),
+        inversion=_inversion(config, timesteps),
         reading=0,
         decoding=passes * (calls * nodes[0] + one_edit * edits),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
-        output_bytes=images * edits * _edit_bytes(config, checkpoint),
+        output_bytes=images * edits * _edit_bytes(config, checkpoint)
+        + images * latent_bytes(config, checkpoint, timesteps),
     )
 
 
@@ -172,19 +176,48 @@ def _plan_library(
         edits=0,
         sampled_from=0,
         directions=work.found,
-        inversion=passes * _inversion(config, max(work.nodes)),
+        inversion=_inversion(config, timesteps),
         reading=passes * len(work.nodes),
         decoding=0,
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
-        output_bytes=rows * step_numbers * value_bytes,
+        output_bytes=rows * step_numbers * value_bytes
+        + images * latent_bytes(config, checkpoint, timesteps),
     )
 
 
-def _inversion(config: RunConfig, last: int) -> int:
-    """Network evaluations up to a node."""
+def _plan_latents(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    timesteps: tuple[int, ...],
+    shards: int,
+    images: int,
+) -> Plan:
+    top = timesteps[latent_needs(config, timesteps).last - 1]
+    return Plan(
+        shards=shards,
+        images=images,
+        edits=0,
+        sampled_from=0,
+        directions=0,
+        inversion=_inversion(config, timesteps),
+        reading=0,
+        decoding=0,
+        jacobian_products=0,
+        timesteps=(top, top),
+        output_bytes=images * latent_bytes(config, checkpoint, timesteps),
+    )
+
+
+def _inversion(config: RunConfig, timesteps: tuple[int, ...]) -> int:
+    """Network evaluations an image; none where latents are read."""
     invert = config.invert
-    return inversion_evaluations(invert.method, last, refinements=invert.refinements)
+    if invert.latents is not None:
+        return 0
+    needs = latent_needs(config, timesteps)
+    top = max(needs.last, *needs.keep, *further_nodes(invert, timesteps), 0)
+    passes = conditioning_of(config.model).passes
+    return passes * inversion_evaluations(invert.method, top, refinements=invert.refinements)
 
 
 def _images(config: RunConfig, inputs: Sequence[ShardInput]) -> int:

@@ -12,9 +12,11 @@ from lib.records import Failure, Sample
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.engine import load_engine
+from pipelines.inversions import NoInversions
 from pipelines.shard_pipeline import Counted, Products
 from pipelines.writing import ShardWriter
 from tasks.sdedit import Renoiser
+from tasks.stored_latents import InvertStage
 
 
 class SdeditDataset:
@@ -28,10 +30,12 @@ class SdeditDataset:
         self._pool = pool
         """Encodes images while the model goes on."""
         self.image_size = image_size
+        self.inversions = NoInversions()
 
     def __call__(
         self,
         shard: str,
+        invert: InvertStage,
         samples: Iterable[Sample],
         reject: Callable[[Failure], None],
         counted: Counted,

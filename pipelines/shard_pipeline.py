@@ -20,7 +20,9 @@ from lib.records import Failure, Sample
 from lib.run_folder import RunFolder
 from lib.samples import read_shard
 from pipelines.config import MaskFile, RunConfig
+from pipelines.inversions import Inversions, NoInversions
 from pipelines.reading import SampleReader
+from tasks.stored_latents import InvertStage
 
 T = TypeVar("T")
 
@@ -51,9 +53,15 @@ class Flow(Protocol):
         """Side of the images that the model takes."""
         ...
 
+    @property
+    def inversions(self) -> Inversions | NoInversions:
+        """Makes the invert stage of every shard."""
+        ...
+
     def __call__(
         self,
         shard: str,
+        invert: InvertStage,
         samples: Iterable[Sample],
         reject: Callable[[Failure], None],
         counted: Counted,
@@ -100,20 +108,24 @@ class ShardPipeline:
         Raises:
             FileNotFoundError: the shard is not there.
             lib.storage.ObjectTooLargeError: it is larger than `input.max_shard_bytes`.
-            lib.samples.ShardDamage: it is no whole tar.
+            lib.samples.ShardDamage: it is no whole tar, or the latents to be read are not its own.
             OSError: the output could not be written; nothing of this shard exists then.
         """
         started = time.perf_counter()
         limit = self._config.input.max_shard_bytes
         data = storage.read_bytes(task.url, max_bytes=limit)
         contents = read_shard(data, task.shard, max_bytes=limit, salvage=self._config.input.salvage)
+        sha256 = hashlib.sha256(data).hexdigest()
+        inversion = self._flow.inversions.of_shard(task.shard, sha256)
         failures = list(contents.failures)
         reader = self._reader()
         read_s = time.perf_counter() - started
         with self._turn:
             held = time.perf_counter()
             samples = reader(contents.samples, failures.append)
-            finish = self._flow(task.shard, samples, failures.append, self._counted)
+            finish = self._flow(
+                task.shard, inversion.invert, samples, failures.append, self._counted
+            )
             model_s = time.perf_counter() - held
         closing = time.perf_counter()
         made = finish()
@@ -121,11 +133,12 @@ class ShardPipeline:
             shard=task.shard,
             n_in=contents.n_in,
             input_size=len(data),
-            input_sha256=hashlib.sha256(data).hexdigest(),
+            input_sha256=sha256,
             rows=made.rows,
             images=made.images,
             directions=made.directions,
             statistics=made.statistics,
+            latents=inversion.finish(),
             failures=tuple(failures),
         )
         outcome = commit(self._folder, result, self._fingerprint)

@@ -18,7 +18,9 @@ from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
 from pipelines.edit_plan_config import plan_entries
 from pipelines.engine import Engine, load_engine
+from pipelines.inversions import Inversions, LatentStore
 from pipelines.planned_edits import planned_choices
+from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import MaskSource, Segmenter
@@ -29,7 +31,7 @@ class Stages:
     """invert -> segment -> discover -> edit, loaded and ready."""
 
     image_size: int
-    invert: Inverter
+    invert: Inversions
     segment: Segmenter
     discover: Discoverer
     edit: Editor
@@ -49,7 +51,7 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
     discover, kept = build_discoverer(config, engine)
     return Stages(
         image_size=engine.denoiser.image_size,
-        invert=build_inverter(config, engine, last=nodes[0], keep=kept),
+        invert=build_inversions(config, engine, last=nodes[0], keep=kept),
         segment=build_segmenter(config, engine),
         discover=discover,
         edit=Editor(
@@ -64,6 +66,32 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
             batch_size=config.edit.batch_size,
             h_norms=engine.h_norms,
         ),
+    )
+
+
+def build_inversions(
+    config: RunConfig, engine: Engine, *, last: int, keep: frozenset[int]
+) -> Inversions:
+    """The invert stages of a run, which may store what they find or read what was stored."""
+    stores = config.output.latents != "none"
+    timesteps = engine.grid.timesteps
+    further = further_nodes(config.invert, timesteps) if stores else frozenset()
+    source = {
+        "model": engine.model,
+        "image_size": engine.denoiser.image_size,
+        "fit": config.input.fit,
+        "grid": list(timesteps),
+        "invert": config.invert.model_dump(mode="json", exclude={"latents", "keep"}),
+    }
+    path = config.invert.latents
+    return Inversions(
+        inverter=build_inverter(config, engine, last=last, keep=keep | further),
+        grid=engine.grid,
+        last=last,
+        keep=keep,
+        device=engine.denoiser.device,
+        store=LatentStore(config.output.latents, source),
+        stored_by=None if path is None else RunFolder(path),
     )
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 
 from lib.denoiser import Denoiser
+from lib.fingerprint import sample_seed
 from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
 from lib.sampler import Sampler
@@ -62,7 +63,8 @@ class Inverter:
             x0_BLYX,
             last=self._last,
             wanted=self._keep,
-            seeds=[s.seed for s in samples],
+            # Not of the run: its noise belongs to the latent, which runs may share.
+            seeds=[sample_seed("inversion", s.shard, s.index) for s in samples],
         )
         for row, sample in enumerate(samples):
             latent = found.latent(row)

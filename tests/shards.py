@@ -19,12 +19,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lib.fingerprint import fingerprint
 from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
-from lib.run_record import run_record
 from pipelines.config import RunConfig
-from pipelines.fingerprint_fields import fingerprint_fields
+from pipelines.run_claim import run_claim
 
 Members = list[tuple[str, bytes]]
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,10 +123,10 @@ def write_config(path: Path, made: RunConfig) -> Path:
 def claimed(made: RunConfig, shards: Mapping[str, str]) -> tuple[RunFolder, str]:
     """The run's folder, claimed as the driver does, and its fingerprint."""
     folder = RunFolder(made.output.folder)
-    fields = fingerprint_fields(made)
-    folder.open_run(run_record(fields, made.model_dump(mode="json")))
+    record = run_claim(made)
+    folder.open_run(record)
     folder.add_inputs(shards)
-    return folder, fingerprint(fields)
+    return folder, str(record["fingerprint"])
 
 
 def work(made: RunConfig, paths: Sequence[Path]) -> tuple[RunFolder, list[ShardReport]]:

@@ -201,7 +201,7 @@ def observations(made: RunConfig, inputs: str) -> tuple[np.ndarray, list[dict[st
                 made.input, image_size=16, claimed=frozenset(), fingerprint="", pool=pool, ahead=4
             )
             samples = reader(contents.samples, lambda failure: None)
-            for item in stages.observe(stages.invert(samples, _never), _never):
+            for item in stages.observe(stages.invert.inverter(samples, _never), _never):
                 rows.append(item.h_SCYX.double().numpy().ravel())
                 place = (int(item.sample.shard[3:]), item.sample.index)
                 scores.append(labels(*place) or {})

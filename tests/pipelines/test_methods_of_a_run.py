@@ -85,7 +85,9 @@ def world(
         reader = SampleReader(
             made.input, image_size=16, claimed=frozenset(), fingerprint="", pool=pool, ahead=4
         )
-        inverted: Iterator[Inverted] = stages.invert(reader(contents.samples, _never), _never)
+        inverted: Iterator[Inverted] = stages.invert.inverter(
+            reader(contents.samples, _never), _never
+        )
         x_BLYX = torch.stack([one.states_LYX[T] for one in inverted])
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     denoiser = load_denoiser(checkpoint, torch.device("cpu"), "after")
