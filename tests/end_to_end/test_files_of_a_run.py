@@ -86,6 +86,7 @@ def test_the_index_counts_what_the_files_hold(done: Done, shards: ModuleType) ->
         "image_bytes": sum(tar.stat().st_size for tar in tars),
         "directions_bytes": sum(p.stat().st_size for p in (done.folder / "directions").iterdir()),
         "statistics_bytes": 0,
+        "latents_bytes": 0,
     }
     assert pq.read_table(done.folder / "manifest" / "edits-00000.parquet").num_rows == 8
     assert len(shards.images(done.folder)) == 8

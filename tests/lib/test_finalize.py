@@ -160,6 +160,7 @@ def test_the_index_holds_the_totals_and_the_hashes_of_every_shard(run: RunFolder
         "directions_bytes": record.directions_bytes
         + read_commit(run.commit_url("00001")).directions_bytes,
         "statistics_bytes": 0,
+        "latents_bytes": 0,
     }
     assert index["regions"] == {"eyes": 8, "mouth": 8}
     assert index["error_kinds"] == {"truncated": 4}

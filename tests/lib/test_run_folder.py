@@ -80,7 +80,7 @@ def test_a_run_json_of_something_else_is_refused(tmp_path: Path, text: str) -> N
 def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
     text = json.dumps(run_record(FIELDS, {}) | {"v": 99})
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(RunConflict, match="expected a folder of version 2, got 99"):
+    with pytest.raises(RunConflict, match="expected a folder of version 3, got 99"):
         RunFolder(str(tmp_path)).open_run(run_record(FIELDS, {}))
 
 
