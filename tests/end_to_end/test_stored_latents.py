@@ -20,6 +20,7 @@ from rich.console import Console
 
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
+from lib.checkpoint import open_checkpoint
 from lib.ddim_sampler import DdimSampler
 from lib.problems import ConfigProblem
 from lib.run_folder import RunConflict, RunFolder
@@ -27,10 +28,12 @@ from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan
+from pipelines.stored_runs import config_timesteps, latent_bytes
 
 SHARDS, PICTURES = 3, 3
 TOP = 832
 """Of 6 steps 166 332 499 666 832 999, the highest in the window."""
+LABELS = ("index", "image_sha256")
 SAME = ("images", "directions", "errors", "statistics", "merged")
 """Folders of a run whose bytes do not tell whether latents were read."""
 MakeConfig = Callable[..., RunConfig]
@@ -192,6 +195,32 @@ def test_rounded_latents_are_those_from_which_both_runs_edit(
     sizes = [sum(p.stat().st_size for p in (Path(f) / "latents").iterdir())
              for f in (stored, half.output.folder)]  # fmt: skip
     assert sizes[1] < sizes[0] / 2, "half of the numbers, and x_666 is not stored there"
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype"), [("edict", np.float64), ("bdia", np.float64), ("ddpm", np.float32)]
+)
+def test_every_way_of_inversion_can_be_stored(
+    make: MakeConfig, shards: ModuleType, way: str, dtype: type
+) -> None:
+    plain = make("plain", invert={"method": way})
+    drive(plain)
+    for name in ("float32", "float16"):
+        output = {"folder": make(name).output.folder, "latents": name}
+        storing = make(name, invert={"method": way}, output=output)
+        drive(storing)
+        made = make(f"from-{name}", invert={"method": way, "latents": storing.output.folder})
+        drive(made)
+        assert results(shards, made.output.folder) == results(shards, storing.output.folder)
+        same = results(shards, made.output.folder) == results(shards, plain.output.folder)
+        assert same == (name == "float32")
+        expected = dtype if name == "float32" else np.float16
+        found = latents_of(storing.output.folder)
+        assert {arrays["states"].dtype.type for arrays in found.values()} == {expected}
+        assert {"noise/166", "noise/832"} <= set(found["in-0"]) or way != "ddpm"
+        an_image = sum(a[0].nbytes for name, a in found["in-0"].items() if name not in LABELS)
+        checkpoint = open_checkpoint(storing.model.checkpoint)
+        assert latent_bytes(storing, checkpoint, config_timesteps(storing)) == an_image
 
 
 def test_latents_serve_other_strengths_methods_and_pipelines(
