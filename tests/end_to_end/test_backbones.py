@@ -86,3 +86,21 @@ def test_every_backbone_runs_the_main_job(
 def read(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     return rows
+
+
+@pytest.mark.parametrize("kind", ["vq", "stable-diffusion"])
+def test_a_text_guides_a_model_of_latents(
+    kind: str,
+    shards: ModuleType,
+    backbone: Callable[[str], Path],
+    clip: Path,
+    tmp_path: Path,
+) -> None:
+    inputs = shards.write_shards(tmp_path / "in", 1, PICTURES)
+    text = {"method": "text", "model": str(clip), "source": "face", "target": "smile"}
+    made = shards.config(backbone(kind), inputs, tmp_path / "run", discover=text | {"null_rank": 0})
+    outcome = run(made, console=Console(quiet=True), rules=Rules(workers=1))
+    assert (outcome.exit_code, outcome.done) == (0, 1), outcome.sentence
+    (directions,) = (read(file) for file in (tmp_path / "run/directions").glob("*.parquet"))
+    assert len(directions) == PICTURES
+    assert all(row["singular_value"] > 0 for row in directions)

@@ -64,7 +64,7 @@ def test_a_missing_scheduler_is_refused(folder: Path) -> None:
 def test_another_class_is_refused(folder: Path) -> None:
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"_class_name": "DiTModel"}))
-    with pytest.raises(ModelProblem, match="expected a UNet2DModel .* got 'DiTModel'"):
+    with pytest.raises(ModelProblem, match=r"expected a UNet2DModel .* got 'DiTModel'"):
         open_checkpoint(str(folder))
 
 
