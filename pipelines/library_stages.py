@@ -63,7 +63,7 @@ def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
         invert=inverter,
         segment=build_segmenter(config, engine),
         discover=discover,
-        evaluations=inverter.evaluations + len(nodes),
+        evaluations=inverter.evaluations + engine.denoiser.passes * len(nodes),
     )
 
 

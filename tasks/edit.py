@@ -72,7 +72,8 @@ class Editor:
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             images_BCHW = self._images(decoded.x_BLYX)
-            yield measured(discovered, shifts, images_BCHW, decoded.evaluations)
+            evaluations = self._denoiser.passes * decoded.evaluations
+            yield measured(discovered, shifts, images_BCHW, evaluations)
 
     def decode(self, latent: Latent, shifts: Sequence[Shift]) -> Tensor | None:
         """Images (1 + len(shifts), C, H, W) as uint8 on the CPU, the reconstruction first; None if

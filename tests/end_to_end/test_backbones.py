@@ -77,6 +77,7 @@ def test_every_backbone_runs_the_main_job(
     assert {json.loads(row["parameters"])["products"] for row in directions} == {"linearised"}
 
     inputs = expand_inputs(made.input.shards)
+    assert {row["network_evaluations"] for row in rows} == {make_plan(made, inputs).evaluations}
     values = made.model_dump(mode="json")
     values["model"] |= {"negative_prompt": "", "guidance_scale": 1.0}
     unguided = make_plan(RunConfig.model_validate(values), inputs).evaluations
