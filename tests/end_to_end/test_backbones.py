@@ -21,7 +21,10 @@ from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan
 
-KINDS = ("pixel", "learned-variance", "v-prediction", "vq", "kl", "stable-diffusion", "guided")
+KINDS = (
+    "pixel", "learned-variance", "v-prediction", "vq", "kl", "stable-diffusion",
+    "stable-diffusion-2", "guided",
+)  # fmt: skip
 H_SHAPES = {"pixel": (32, 8, 8), "learned-variance": (32, 8, 8), "v-prediction": (32, 8, 8)}
 PICTURES, STRENGTHS = 2, (-0.2, 0.2)
 
