@@ -17,10 +17,9 @@ _MID_BLOCKS = ("UNetMidBlock2D", "UNetMidBlock2DCrossAttn")
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _SCHEDULES_OF_THEIR_OWN = (
     "ScoreSde", "KarrasVe", "FlowMatch", "EDM", "CMStochastic", "VQDiffusion", "RePaint", "Amused",
-    "Cogvideo", "CogVideo", "TCD", "LCM",
+    "CogVideo",
 )  # fmt: skip
-"""Beginnings of the names of schedulers whose noise levels are not a cumulative product of betas,
-or whose networks are distilled and cannot be inverted step by step."""
+"""Beginnings of the names of schedulers whose noise levels are no cumulative product of betas."""
 _EXTRA_CHANNELS = {
     9: "an inpainting model, which also takes a mask and a masked image",
     5: "a depth model, which also takes a depth map",

@@ -37,6 +37,11 @@ _TOKENIZER = (
 _NOISE = ("transformers_version", "torch_dtype", "dtype")
 """Keys of a text encoder's config that change no answer: everything is computed in float32."""
 _SINGLE_FILES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
+_CONVERT = (
+    "Convert it where you trust it: StableDiffusionPipeline.from_single_file(file)"
+    ".save_pretrained(folder, safe_serialization=True), or diffusers' script"
+    " convert_ldm_original_checkpoint_to_diffusers.py for an unconditional model"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     refuse_foreign_modules(
         folder, ("unet", *_AUTOENCODER_FOLDERS, "scheduler", "text_encoder", "tokenizer")
     )
+    _refuse_single_files(folder)
     unet = _squared(open_part(folder, ("unet", ""), _UNETS, "diffusers"))
     place = find_part(folder, ("scheduler", ""), "scheduler_config.json")
     if place is None:
@@ -158,9 +164,7 @@ def _folder(name: str, revision: str | None) -> Path:
     if folder.suffix in _SINGLE_FILES and (folder.is_file() or not is_hub_id(name)):
         raise ModelProblem(
             f"model.checkpoint: {name} names a single file; expected a folder in diffusers"
-            " format. Convert it where you trust it: StableDiffusionPipeline.from_single_file(file)"
-            ".save_pretrained(folder, safe_serialization=True), or diffusers' script"
-            " convert_ldm_original_checkpoint_to_diffusers.py for an unconditional model"
+            f" format. {_CONVERT}"
         )
     if not is_hub_id(name):
         raise ModelProblem(
@@ -168,6 +172,16 @@ def _folder(name: str, revision: str | None) -> Path:
             f" google/ddpm-celebahq-256, or `{EMBEDDED}`, but {name} is no folder"
         )
     return fetched_folder(name, revision)
+
+
+def _refuse_single_files(folder: Path) -> None:
+    """Say what to do where somebody's folder holds a whole model in one file."""
+    singles = sorted(p.name for p in folder.iterdir() if p.suffix in _SINGLE_FILES)
+    if singles and find_part(folder, ("unet", ""), "config.json") is None:
+        raise ModelProblem(
+            f"model.checkpoint: expected unet/config.json or config.json in {folder}, found only"
+            f" {', '.join(singles[:3])}. {_CONVERT}"
+        )
 
 
 def _squared(unet: Part) -> Part:

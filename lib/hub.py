@@ -75,7 +75,7 @@ def _fetch(repo_id: str, revision: str | None, **options: Any) -> str:
 
     # Its base is the error of whichever HTTP client the library uses; the other one is OSError.
     unreachable: Any = (*errors.HfHubHTTPError.__bases__, errors.OfflineModeIsEnabled)
-    called = f"{repo_id} at {revision}" if revision is not None else repo_id
+    at = f" at {revision}" if revision is not None else ""
     where = f"model.checkpoint: {repo_id} is no folder here, and"
     try:
         return str(
@@ -101,12 +101,13 @@ def _fetch(repo_id: str, revision: str | None, **options: Any) -> str:
     except errors.LocalEntryNotFoundError as error:
         if constants.HF_HUB_OFFLINE:
             raise ModelProblem(
-                f"{where} HF_HUB_OFFLINE is set, and {called} is not (whole) in the cache"
-                f" {constants.HF_HUB_CACHE}: fetch it where there is a network, or give a folder"
+                f"{where} while HF_HUB_OFFLINE is set only the cache is looked into:"
+                f" {constants.HF_HUB_CACHE} does not hold the whole of it{at}; fetch it where there"
+                " is a network, or give a folder"
             ) from error
         raise ModelProblem(
-            f"{where} the hub cannot be reached, nor is {called} whole in the cache"
-            f" {constants.HF_HUB_CACHE}: check the network, or give a folder"
+            f"{where} the hub cannot be reached, nor does the cache {constants.HF_HUB_CACHE} hold"
+            f" the whole of it{at}; check the network, or give a folder"
         ) from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)

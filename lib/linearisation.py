@@ -5,7 +5,9 @@ nonlinear module's derivative at its input is kept, and a tangent then passes th
 own forward with biases left out, constants zero and nonlinear modules replaced by their
 derivatives. A batch of K tangents costs K forwards of the decoder, no more, and needs no AD.
 
-A function that acts outside all modules is taken as linear; `agrees` finds out where it is not.
+A function that acts outside all modules is taken as linear, except attention, whose derivative is
+known (`attention_tangent`). Where that is wrong, forward and reverse products disagree, which every
+search checks.
 
 Shape suffixes: K tangents; G groups, M entries a group; the rest as in `denoiser`.
 """
@@ -14,21 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import pi, sqrt
 from typing import Any
 
 import torch
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lib.attention_tangent import AttentionRecorder, AttentionReplay
+
 Tangent = Callable[[Tensor], Tensor]
 """(K, ...) -> (K, ...), linear."""
 
 _ATOMIC = (Attention, GEGLU)
-"""Modules whose forward holds nonlinear functions outside their children."""
+"""Modules whose forward holds nonlinear functions outside their children; attention by the one
+function of `attention_tangent` is known from within.
+"""
 
 
 class Recording:
@@ -42,18 +49,20 @@ class Recording:
     ) -> None:
         self.calls: dict[nn.Module, list[Tangent]] = {m: [] for m in modules}
         self._scale_shifts = scale_shifts
-        self._handles: list[Any] = []
+        self._attention = AttentionRecorder()
+        self._listening = ExitStack()
 
     def __enter__(self) -> Recording:
         """Begin to listen."""
+        self._listening.enter_context(self._attention)
         for module in self.calls:
-            self._handles.append(module.register_forward_pre_hook(self._keep, with_kwargs=True))
+            handle = module.register_forward_pre_hook(self._keep, with_kwargs=True)
+            self._listening.callback(handle.remove)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Stop listening."""
-        for handle in self._handles:
-            handle.remove()
+        self._listening.close()
 
     def _keep(self, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         if module in self._scale_shifts:
@@ -68,6 +77,7 @@ class Recording:
         with ExitStack() as stack:
             for module, tangents in self.calls.items():
                 stack.enter_context(_mapping(module, iter(tangents)))
+            stack.enter_context(AttentionReplay(self._attention.calls))
             yield
 
 
@@ -75,7 +85,9 @@ def leaves(roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
     """The modules whose derivatives are taken as a whole, below `roots`."""
     for root in roots:
         children = list(root.children())
-        if isinstance(root, _ATOMIC) or not children:
+        processor: Any = root.processor if isinstance(root, Attention) else None
+        known = isinstance(processor, AttnProcessor2_0)
+        if (isinstance(root, _ATOMIC) and not known) or not children:
             yield root
         else:
             yield from leaves(children)
@@ -121,6 +133,10 @@ def _derivative(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) 
         return lambda v_K: v_K * slope
     if isinstance(module, nn.GroupNorm):
         return _group_norm(module, args[0])
+    if isinstance(module, nn.LayerNorm):
+        return _layer_norm(module, args[0])
+    if isinstance(module, GEGLU):
+        return _geglu(module, args[0])
     return _forward_mode(module.forward, args, kwargs)
 
 
@@ -138,6 +154,35 @@ def _group_norm(norm: nn.GroupNorm, x_BCYX: Tensor) -> Tangent:
         v_KGM = rstd_1G1 * (v_KGM - v_KGM.mean(2, keepdim=True) - normal_1GM * along_KG1)
         shape = (1, -1, *[1] * (v_KCYX.ndim - 2))
         return v_KGM.view_as(v_KCYX) * gain_C.view(shape)
+
+    return tangent
+
+
+def _layer_norm(norm: nn.LayerNorm, x_BNC: Tensor) -> Tangent:
+    """As of a group norm, over the last axes."""
+    axes = tuple(range(-len(norm.normalized_shape), 0))
+    variance, mean = torch.var_mean(x_BNC, dim=axes, correction=0, keepdim=True)
+    rstd = torch.rsqrt(variance + norm.eps)
+    normal = (x_BNC - mean) * rstd
+    gain = 1.0 if norm.weight is None else norm.weight
+
+    def tangent(v_KNC: Tensor) -> Tensor:
+        along = (v_KNC * normal).mean(axes, keepdim=True)
+        return rstd * (v_KNC - v_KNC.mean(axes, keepdim=True) - normal * along) * gain
+
+    return tangent
+
+
+def _geglu(module: GEGLU, x_BNC: Tensor) -> Tangent:
+    """Of a gelu(g), (a, g) = W x + b (Shazeer 2020, eq. 6): a' gelu(g) + a gelu'(g) g'."""
+    a_BNC, g_BNC = module.proj.forward(x_BNC).chunk(2, dim=-1)
+    below_BNC = 0.5 * torch.erfc(-g_BNC / sqrt(2))
+    of_a_BNC = functional.gelu(g_BNC)
+    of_g_BNC = a_BNC * (below_BNC + g_BNC * torch.exp(-(g_BNC**2) / 2) / sqrt(2 * pi))
+
+    def tangent(v_KNC: Tensor) -> Tensor:
+        da_KNC, dg_KNC = functional.linear(v_KNC, module.proj.weight).chunk(2, dim=-1)
+        return da_KNC * of_a_BNC + dg_KNC * of_g_BNC
 
     return tangent
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.decoder_gradient import ToLatent, as_pixels
 from lib.golub_kahan import Spectrum
 from lib.jacobian import LinearMap
 from lib.joint_basis import JointBasis
@@ -32,6 +33,8 @@ class RegionProblem:
     predicted_CHW: Tensor
     """P_t: the image that the network predicts from x_t."""
     seed: int
+    to_latent: ToLatent = as_pixels
+    """What a change of the image asks of the range of the Jacobian."""
     start: Sequence[Tensor] = ()
     """The directions (K, D) of the neighbouring timestep, for every region; or nothing."""
 

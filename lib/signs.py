@@ -40,6 +40,13 @@ def brightness(u_N: Tensor) -> float:
     return float(u_N.double().sum()) / total if total > 0 else 0.0
 
 
+def correlation(v_D: Tensor, reference_D: Tensor) -> float:
+    """The cosine between the two, in [-1, 1]; 0 where one of them is zero."""
+    v_D, reference_D = v_D.flatten().double(), reference_D.flatten().double()
+    product = float(v_D.norm() * reference_D.norm())
+    return float(v_D @ reference_D) / product if product > 0 else 0.0
+
+
 def fixed_sign(v_D: Tensor, reference: float | None = None) -> float:
     """+1.0 or -1.0, the factor that gives `v` its sign.
 
@@ -94,6 +101,4 @@ def matched_order(V_KD: Tensor, reference_KD: Tensor) -> list[int]:
 
 
 def _sign_towards(v_D: Tensor, reference_D: Tensor) -> float:
-    v_D, reference_D = v_D.flatten().double(), reference_D.flatten().double()
-    product = float(v_D.norm() * reference_D.norm())
-    return fixed_sign(v_D, float(v_D @ reference_D) / product if product > 0 else None)
+    return fixed_sign(v_D, correlation(v_D, reference_D))

@@ -97,8 +97,8 @@ def text_directions(
     null_rank: int,
     max_rounds: int,
 ) -> tuple[Spectrum, ...]:
-    """One direction a region, from the first of `texts` towards the second, for a model whose
-    latents are pixels; S is <u, J v> for the unit change u that the texts ask for.
+    """One direction a region, from the first of `texts` towards the second; S is <u, J v> for the
+    unit change u that the texts ask for, of the latent where the model works on latents.
 
     Without the `null_rank` strongest directions of the rest of the image, if that is not 0.
 
@@ -110,7 +110,7 @@ def text_directions(
     """
     if not bool(torch.isfinite(problem.predicted_CHW).all()):
         raise NotFiniteError("the network predicted NaN or infinity")
-    d_N = text_image.gradient(problem.predicted_CHW[None], *texts).flatten()
+    d_N = problem.to_latent(text_image.gradient(problem.predicted_CHW[None], *texts))[0]
     null_RKD: list[Tensor] = []
     if null_rank:
         rest = complements(problem, null_rank, max_rounds, problem.generator())

@@ -77,7 +77,7 @@ class UNetDenoiser:
 
     def predict(self, x_BLYX: Tensor, t: int) -> Tensor:
         """eps(x_t, t), shape of `x_BLYX`."""
-        return self._epsilon(self._output(x_BLYX, t), x_BLYX, t)
+        return self._epsilon(self._output(x_BLYX, t, self._prompt_1ME), x_BLYX, t)
 
     def predict_shifted(self, x_BLYX: Tensor, t: int, shift_BCYX: Tensor) -> Tensor:
         """eps(x_t, t | h + shift): an ordinary forward with the shift added at h."""
@@ -124,7 +124,7 @@ class UNetDenoiser:
         with ExitStack() as stack:
             for module, value in replaced.items():
                 stack.enter_context(_returning(module, value))
-            return self._epsilon(self._output(x_BLYX, point.t), x_BLYX, point.t)
+            return self._epsilon(self._output(x_BLYX, point.t, self._prompt_1ME), x_BLYX, point.t)
 
     def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
         """The decoder half with every module replaced by its derivative at `point`.
@@ -141,6 +141,7 @@ class UNetDenoiser:
             (m for m in dict.fromkeys(leaves(roots)) if m not in frozen), scale_shifts(roots)
         )
         embedding: list[Tensor] = []
+        prompt_1ME = self._prompt_1ME
         listen = unet.time_embedding.register_forward_hook(
             lambda _module, _args, output: embedding.append(output)
         )
@@ -167,7 +168,8 @@ class UNetDenoiser:
                 for module, value in replaced.items():
                     stack.enter_context(_returning(module, value))
                 stack.enter_context(recording.replayed())
-                return self._output(zero(point.x_BLYX), point.t) * scale
+                nothing = None if prompt_1ME is None else torch.zeros_like(prompt_1ME)
+                return self._output(zero(point.x_BLYX), point.t, nothing) * scale
 
         return product
 
@@ -180,7 +182,7 @@ class UNetDenoiser:
             raise _Reached
 
         with _hooks([(self._h_module, leave)]), suppress(_Reached):
-            self._output(x_BLYX, t)
+            self._output(x_BLYX, t, self._prompt_1ME)
         return seen[0]
 
     def contiguous(self) -> AbstractContextManager[None]:
@@ -188,11 +190,11 @@ class UNetDenoiser:
         attention = [m for m in self._unet.modules() if isinstance(m, Attention)]
         return _hooks([(m, lambda _m, _a, output: output.contiguous()) for m in attention])
 
-    def _output(self, x_BLYX: Tensor, t: int) -> Tensor:
+    def _output(self, x_BLYX: Tensor, t: int, prompt_1ME: Tensor | None) -> Tensor:
         """The network's own forward."""
         told = {}
-        if self._prompt_1ME is not None:
-            told["encoder_hidden_states"] = self._prompt_1ME.expand(x_BLYX.shape[0], -1, -1)
+        if prompt_1ME is not None:
+            told["encoder_hidden_states"] = prompt_1ME.expand(x_BLYX.shape[0], -1, -1)
         output_BLYX: Tensor = self._unet(x_BLYX, t, **told).sample
         return output_BLYX[:, : self.latent_shape[0]]
 

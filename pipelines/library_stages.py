@@ -63,7 +63,7 @@ def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
         invert=invert,
         segment=build_segmenter(config, engine),
         discover=discover,
-        evaluations=invert.evaluations + len(nodes),
+        evaluations=invert.evaluations + engine.denoiser.passes * len(nodes),
     )
 
 

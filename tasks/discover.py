@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.ddim import predicted_x0
+from lib.decoder_gradient import brightening, through_decoder
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored
 from lib.golub_kahan import Spectrum
@@ -23,7 +24,7 @@ from lib.jacobian import Jacobian, Products, h_jacobian, x_jacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
 from lib.region_problem import Method, RegionProblem
 from lib.regions import flat_mask, same_regions
-from lib.signs import SIGN_RULE, aligned_steps, brightness, fixed_sign, matched_order
+from lib.signs import SIGN_RULE, aligned_steps, fixed_sign, matched_order
 from lib.subspace import AdjointError, NotFiniteError
 
 
@@ -66,6 +67,8 @@ class _Step:
     """What was used, which may differ from what was asked for."""
     jvp_count: int
     vjp_count: int
+    brighter: Callable[[int, Tensor], float]
+    """(region, change of the latent) -> the reference of SIGN_RULE."""
 
 
 class JacobianDiscoverer:
@@ -164,7 +167,8 @@ class JacobianDiscoverer:
         x_BLYX = segmented.inverted.states_LYX[t][None]
         with torch.no_grad():
             point = self._denoiser.encode(x_BLYX, t)
-            predicted_BCHW = self._denoiser.image(predicted_x0(x_BLYX, point.eps_BLYX, alpha))
+            x0_BLYX = predicted_x0(x_BLYX, point.eps_BLYX, alpha)
+            predicted_BCHW = self._denoiser.image(x0_BLYX)
         jacobian: Jacobian
         options: dict[str, Any] = {"chunk": self._recipe.chunk, "products": products}
         if self._recipe.space == "h":
@@ -177,10 +181,14 @@ class JacobianDiscoverer:
             masks_RN=masks_RN,
             predicted_CHW=predicted_BCHW[0],
             seed=segmented.inverted.sample.seed,
+            to_latent=through_decoder(self._denoiser, x0_BLYX),
             start=start,
         )
         spectra = self._recipe.method(problem)
-        return _Step(t, spectra, jacobian.products, jacobian.jvp_count, jacobian.vjp_count)
+        counts = (jacobian.jvp_count, jacobian.vjp_count)
+        cover_RHW = torch.stack([region.mask_HW for region in segmented.regions])
+        brighter = brightening(self._denoiser, cover_RHW, problem.to_latent)
+        return _Step(t, spectra, jacobian.products, *counts, brighter)
 
     def _directions(
         self, sample: Sample, region: Region, steps: Sequence[_Step], r: int
@@ -196,7 +204,7 @@ class JacobianDiscoverer:
             ranks = [order[rank] for order in orders]
             V_SD = torch.stack([s.V_KD[k] for s, k in zip(spectra, ranks, strict=True)]).cpu()
             if self._recipe.sign_rule == SIGN_RULE:
-                V_SD[0] *= fixed_sign(V_SD[0], brightness(spectra[0].U_KN[ranks[0]].cpu()))
+                V_SD[0] *= fixed_sign(V_SD[0], steps[0].brighter(r, spectra[0].U_KN[ranks[0]]))
                 V_SD = aligned_steps(V_SD, [step.t for step in steps])
             yield self._direction(sample, region, steps, V_SD, spectra, ranks)
 

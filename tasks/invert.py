@@ -41,9 +41,9 @@ class Inverter:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image; with guidance two an estimate of the noise."""
-        last = max(self._last, *self._keep, 0)
-        return self._denoiser.passes * self._sampler.inversion_evaluations(last)
+        """Network evaluations an image; with guidance two a prediction."""
+        top = max(self._last, *self._keep, 0)
+        return self._denoiser.passes * self._sampler.inversion_evaluations(top)
 
     def __call__(
         self, items: Iterable[Sample], reject: Callable[[Failure], None]

@@ -24,8 +24,8 @@ class Observer:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image."""
-        return len(self._timesteps)
+        """Network evaluations an image; with guidance two a prediction."""
+        return self._denoiser.passes * len(self._timesteps)
 
     def __call__(
         self, items: Iterable[Inverted], reject: Callable[[Failure], None]

@@ -12,10 +12,10 @@ import torch
 MERGES = [("f", "a"), ("fa", "c"), ("fac", "e</w>"), ("s", "m"), ("sm", "i"), ("smi", "l")]
 MERGES += [("smil", "e</w>")]
 PROMPT_TOKENS = 12
-KINDS = ("pixel", "learned-variance", "v-prediction", "vq", "stable-diffusion", "guided")
 PROMPT = {"prompt": "a smile face"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "stable-diffusion": PROMPT,
+    "stable-diffusion-2": PROMPT,
     "guided": PROMPT | {"negative_prompt": "a face", "guidance_scale": 3.0},
 }
 """Of the config's section `model`, beside the checkpoint."""
@@ -133,7 +133,7 @@ def save_latent(folder: Path, kind: str = "VQModel", **changes: Any) -> Path:
     return folder
 
 
-def save_stable_diffusion(folder: Path, **changes: Any) -> Path:
+def save_stable_diffusion(folder: Path, prediction: str = "epsilon", **changes: Any) -> Path:
     from diffusers import PNDMScheduler, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -148,7 +148,7 @@ def save_stable_diffusion(folder: Path, **changes: Any) -> Path:
         unet=conditional_unet(**changes),
         scheduler=PNDMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-            skip_prk_steps=True,
+            skip_prk_steps=True, prediction_type=prediction,
         ),
         safety_checker=None,
         feature_extractor=None,
@@ -158,7 +158,7 @@ def save_stable_diffusion(folder: Path, **changes: Any) -> Path:
 
 
 def save(kind: str, folder: Path) -> Path:
-    """One of KINDS; the guided one is Stable Diffusion that is asked for guidance."""
+    """A checkpoint of a kind; the guided one is Stable Diffusion that is asked for guidance."""
     match kind:
         case "pixel":
             return save_pixel(folder, {})
@@ -175,5 +175,13 @@ def save(kind: str, folder: Path) -> Path:
             return save_pixel(folder, {"prediction_type": "v_prediction"})
         case "vq":
             return save_latent(folder)
+        case "stable-diffusion-2":
+            return save_stable_diffusion(
+                folder,
+                prediction="v_prediction",
+                attention_head_dim=[2, 4],
+                use_linear_projection=True,
+                upcast_attention=True,
+            )
         case _:
             return save_stable_diffusion(folder)

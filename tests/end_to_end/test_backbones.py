@@ -21,7 +21,10 @@ from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan
 
-KINDS = ("pixel", "learned-variance", "v-prediction", "vq", "kl", "stable-diffusion", "guided")
+KINDS = (
+    "pixel", "learned-variance", "v-prediction", "vq", "kl", "stable-diffusion",
+    "stable-diffusion-2", "guided",
+)  # fmt: skip
 H_SHAPES = {"pixel": (32, 8, 8), "learned-variance": (32, 8, 8), "v-prediction": (32, 8, 8)}
 PICTURES, STRENGTHS = 2, (-0.2, 0.2)
 
@@ -77,6 +80,7 @@ def test_every_backbone_runs_the_main_job(
     assert {json.loads(row["parameters"])["products"] for row in directions} == {"linearised"}
 
     inputs = expand_inputs(made.input.shards)
+    assert {row["network_evaluations"] for row in rows} == {make_plan(made, inputs).evaluations}
     values = made.model_dump(mode="json")
     values["model"] |= {"negative_prompt": "", "guidance_scale": 1.0}
     unguided = make_plan(RunConfig.model_validate(values), inputs).evaluations
@@ -86,3 +90,21 @@ def test_every_backbone_runs_the_main_job(
 def read(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     return rows
+
+
+@pytest.mark.parametrize("kind", ["vq", "stable-diffusion"])
+def test_a_text_guides_a_model_of_latents(
+    kind: str,
+    shards: ModuleType,
+    backbone: Callable[[str], Path],
+    clip: Path,
+    tmp_path: Path,
+) -> None:
+    inputs = shards.write_shards(tmp_path / "in", 1, PICTURES)
+    text = {"method": "text", "model": str(clip), "source": "face", "target": "smile"}
+    made = shards.config(backbone(kind), inputs, tmp_path / "run", discover=text | {"null_rank": 0})
+    outcome = run(made, console=Console(quiet=True), rules=Rules(workers=1))
+    assert (outcome.exit_code, outcome.done) == (0, 1), outcome.sentence
+    (directions,) = (read(file) for file in (tmp_path / "run/directions").glob("*.parquet"))
+    assert len(directions) == PICTURES
+    assert all(row["singular_value"] > 0 for row in directions)

@@ -26,7 +26,10 @@ from lib.problems import ModelProblem
 from lib.unet_denoiser import UNetDenoiser
 
 CPU = torch.device("cpu")
-KINDS = ("pixel", "learned-variance", "v-prediction", "vq", "stable-diffusion", "guided")
+KINDS = (
+    "pixel", "learned-variance", "v-prediction", "vq", "stable-diffusion", "stable-diffusion-2",
+    "guided",
+)  # fmt: skip
 T, ALPHA = 300, 0.4
 Saved = Callable[[str], Path]
 
@@ -76,12 +79,12 @@ def test_the_prediction_is_that_of_the_library_own_modules(
         )
         expected = without + g * (with_ - without)
         assert (with_ - without).abs().max() > 1e-4
-    elif kind == "stable-diffusion":
+    elif options:
         prompt_1ME, _ = own.encode_prompt(options["prompt"], CPU, 1, False)
         expected = own.unet(x_BLYX, T, encoder_hidden_states=prompt_1ME.expand(2, -1, -1)).sample
     else:
         expected = own.unet(x_BLYX, T).sample
-    if kind == "v-prediction":
+    if own.scheduler.config.prediction_type == "v_prediction":
         alpha = float(own.scheduler.alphas_cumprod[T])
         expected = alpha**0.5 * expected + (1 - alpha) ** 0.5 * x_BLYX
         torch.testing.assert_close(denoiser.predict(x_BLYX, T), expected, rtol=1e-5, atol=1e-5)

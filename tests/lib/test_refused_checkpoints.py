@@ -170,6 +170,8 @@ def test_a_single_file_is_refused_with_the_way_to_convert_it(name: str, tmp_path
     (tmp_path / name).write_bytes(b"anything")
     with pytest.raises(ModelProblem, match=r"single file.*from_single_file\(file\)"):
         open_checkpoint(str(tmp_path / name))
+    with pytest.raises(ModelProblem, match=rf"found only {name}.*from_single_file\(file\)"):
+        open_checkpoint(str(tmp_path))
 
 
 @pytest.mark.parametrize(
