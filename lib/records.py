@@ -62,6 +62,9 @@ class Inverted:
     """At the edit timestep (the highest grid timestep inside the window)."""
     states_LYX: Mapping[int, Tensor]
     """x_t at the timesteps that discovery asks for, by timestep."""
+    h_CYX: Mapping[int, Tensor] = field(default_factory=dict)
+    """h as the network had it on the way up, by timestep, where that was asked for; float32, CPU.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,15 @@ class RunConfig(Section):
                 " `pipeline: direction_library`; apply what it finds in a run of"
                 " `pipeline: edit_dataset` with `method: library`"
             )
+        if (
+            isinstance(self.discover, DatasetDiscovery)
+            and self.discover.capture == "inversion"
+            and self.invert.latents is not None
+        ):
+            raise ValueError(
+                "discover.capture: inversion takes h from inverting, and with invert.latents"
+                " nothing is inverted; expected exact"
+            )
         if isinstance(self.discover, LibraryDiscovery) and self.pipeline != "edit_dataset":
             raise ValueError(
                 "discover.method: library applies directions and finds none; expected it with"

@@ -16,7 +16,7 @@ from pipelines.inversions import Inversions
 from pipelines.stages import build_inversions, build_segmenter
 from pipelines.study_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from tasks.label import ClassSource, FieldSource, Labeller
-from tasks.observe import Observer
+from tasks.observe import CaptureReader, Observer
 from tasks.segment import Segmenter
 
 
@@ -38,7 +38,7 @@ class LearningStages:
 
     image_size: int
     invert: Inversions
-    observe: Observer
+    observe: Observer | CaptureReader
     label: Labeller
     study: Study
 
@@ -76,10 +76,18 @@ def build_learning_stages(
     engine = load_engine(config, folder)
     nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
     timesteps = tuple(engine.grid.timestep(node) for node in nodes)
+    captured = discover.capture == "inversion"
+    observer = Observer(engine.denoiser, timesteps=timesteps, batch_size=config.invert.batch_size)
     return LearningStages(
         image_size=engine.denoiser.image_size,
-        invert=build_inversions(config, engine, last=max(nodes), keep=frozenset(nodes)),
-        observe=Observer(engine.denoiser, timesteps=timesteps, batch_size=config.invert.batch_size),
+        invert=build_inversions(
+            config,
+            engine,
+            last=max(nodes),
+            keep=frozenset(nodes),
+            observe=frozenset(nodes) if captured else frozenset(),
+        ),
+        observe=CaptureReader(timesteps) if captured else observer,
         label=_labeller(config, discover, engine),
         study=Study(
             method=discover.method,

@@ -168,7 +168,7 @@ def _plan_library(
     rows = images * work.found
     if work.kept_rows:  # of every shard, and no more than it has images
         rows = shards * min(work.kept_rows, -(-images // max(1, shards)) * work.row_copies)
-    passes = conditioning_of(config.model).passes
+    looks = 0 if getattr(config.discover, "capture", "exact") == "inversion" else len(work.nodes)
     value_bytes = work.row_bytes or {"float16": 2, "float32": 4}[config.output.vector_dtype]
     return Plan(
         shards=shards,
@@ -177,7 +177,7 @@ def _plan_library(
         sampled_from=0,
         directions=work.found,
         inversion=_inversion(config, timesteps),
-        reading=passes * len(work.nodes),
+        reading=conditioning_of(config.model).passes * looks,
         decoding=0,
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),

@@ -70,7 +70,12 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
 
 
 def build_inversions(
-    config: RunConfig, engine: Engine, *, last: int, keep: frozenset[int]
+    config: RunConfig,
+    engine: Engine,
+    *,
+    last: int,
+    keep: frozenset[int],
+    observe: frozenset[int] = frozenset(),
 ) -> Inversions:
     """The invert stages of a run, which may store what they find or read what was stored."""
     stores = config.output.latents != "none"
@@ -85,7 +90,7 @@ def build_inversions(
     }
     path = config.invert.latents
     return Inversions(
-        inverter=build_inverter(config, engine, last=last, keep=keep | further),
+        inverter=build_inverter(config, engine, last=last, keep=keep | further, observe=observe),
         grid=engine.grid,
         last=last,
         keep=keep,
@@ -96,14 +101,20 @@ def build_inversions(
 
 
 def build_inverter(
-    config: RunConfig, engine: Engine, *, last: int, keep: frozenset[int]
+    config: RunConfig,
+    engine: Engine,
+    *,
+    last: int,
+    keep: frozenset[int],
+    observe: frozenset[int] = frozenset(),
 ) -> Inverter:
-    """Inversion to node `last`, or the highest of those whose x_t is kept."""
+    """Inversion to node `last`, or the highest of those whose x_t is kept; h at `observe`."""
     return Inverter(
         engine.denoiser,
         engine.grid,
         last=last,
         keep=keep,
+        observe=observe,
         sampler=build_sampler(config),
         batch_size=config.invert.batch_size,
     )

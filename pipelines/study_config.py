@@ -15,6 +15,10 @@ class PcaDiscovery(Section):
     method: Literal["pca"]
     timesteps: tuple[Timestep, ...] = ()
     """The nearest grid timesteps are used; empty: every grid timestep in `edit.window`."""
+    capture: Literal["exact", "inversion"] = "exact"
+    """exact: h at x_t, one network evaluation a timestep; inversion: h as the network has it while
+    the image is inverted, which costs nothing and differs as far as inversion is inexact.
+    """
     components: PositiveInt = 10
     """Directions to store; with mode per_step, of every timestep."""
     mode: Literal["per_step", "joint"] = "joint"
@@ -60,6 +64,10 @@ class SupervisedDiscovery(Section):
     method: Literal["supervised"]
     timesteps: tuple[Timestep, ...] = ()
     """The nearest grid timesteps are used; empty: every grid timestep in `edit.window`."""
+    capture: Literal["exact", "inversion"] = "exact"
+    """exact: h at x_t, one network evaluation a timestep; inversion: h as the network has it while
+    the image is inverted, which costs nothing and differs as far as inversion is inexact.
+    """
     labels: Annotated[dict[Name, FieldLabel | ClassLabel], Field(min_length=1)]
     """Name to `{field: KEY}`, a number in the sample's `.json`, or `{class: OUTPUT}`, an output of
     the classifier by index or name.

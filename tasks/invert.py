@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import groupby
 
 import torch
+from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.fingerprint import sample_seed
@@ -28,6 +30,7 @@ class Inverter:
         *,
         last: int,
         keep: frozenset[int],
+        observe: frozenset[int] = frozenset(),
         sampler: Sampler,
         batch_size: int,
     ) -> None:
@@ -36,6 +39,8 @@ class Inverter:
         self._last = last
         self._keep = keep
         """Nodes whose x_t discovery will ask for."""
+        self._observe = {grid.timestep(node) for node in observe}
+        """Timesteps at which h is kept of the last evaluation that inversion makes there anyway."""
         self._sampler = sampler
         self._batch_size = batch_size
 
@@ -57,8 +62,9 @@ class Inverter:
         self, samples: list[Sample], reject: Callable[[Failure], None]
     ) -> Iterator[Inverted]:
         x0_BLYX = self._denoiser.latent(torch.stack([s.image_CHW for s in samples]))
+        h_BCYX: dict[int, Tensor] = {}
         found = self._sampler.invert(
-            self._denoiser.predict,
+            partial(self._predict, h_BCYX),
             self._grid,
             x0_BLYX,
             last=self._last,
@@ -70,7 +76,7 @@ class Inverter:
             latent = found.latent(row)
             kept = {self._grid.timestep(node): found.x[node][row] for node in self._keep}
             if latent.is_finite and all(bool(torch.isfinite(x).all()) for x in kept.values()):
-                yield Inverted(sample, latent, kept)
+                yield Inverted(sample, latent, kept, {t: h[row] for t, h in h_BCYX.items()})
             else:
                 reject(
                     Failure(
@@ -82,3 +88,10 @@ class Inverter:
                         "the network gave NaN or infinity while this image was inverted",
                     )
                 )
+
+    def _predict(self, h_BCYX: dict[int, Tensor], x_BLYX: Tensor, t: int) -> Tensor:
+        if t not in self._observe:
+            return self._denoiser.predict(x_BLYX, t)
+        point = self._denoiser.encode(x_BLYX, t)
+        h_BCYX[t] = point.h_BCYX.float().cpu()
+        return point.eps_BLYX

@@ -206,7 +206,7 @@ def _converted(inverted: Inverted, convert: Callable[[Tensor], Tensor]) -> Inver
     latent = inverted.latent
     noises = {node: convert(z_LYX) for node, z_LYX in latent.noises.items()}
     x = {t: convert(x_LYX) for t, x_LYX in inverted.states_LYX.items()}
-    return Inverted(inverted.sample, Latent(convert(latent.states_SLYX), noises), x)
+    return Inverted(inverted.sample, Latent(convert(latent.states_SLYX), noises), x, inverted.h_CYX)
 
 
 def _halved(x: Tensor) -> Tensor:

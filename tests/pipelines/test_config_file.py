@@ -131,6 +131,12 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
             "invert: {method: ddpm, eta: [[400, 1.0], [300, 0.0]]}",
             "expected eta by ascending timestep, got the timesteps [400, 300]",
         ),
+        (
+            "pipeline: direction_library\ninvert: {latents: else}\n"
+            "discover: {method: pca, capture: inversion}",
+            "discover.capture: inversion takes h from inverting, and with invert.latents nothing is"
+            " inverted; expected exact",
+        ),
         ("invert: {method: ddpm, eta: 0}", "expected an eta above 0 somewhere"),
         ("discover: {method: supervised}", "discover.labels: is missing, and is required"),
         (

@@ -44,8 +44,15 @@ def plan(config: RunConfig) -> Plan:
 
 @pytest.mark.parametrize(
     "discover",
-    [PCA, PCA | {"timesteps": [300]}, LABELS, LABELS | {"timesteps": [300, 900]}, JACOBIAN],
-    ids=["pca", "pca at one", "labels", "labels at two", "jacobian"],
+    [
+        PCA,
+        PCA | {"timesteps": [300]},
+        LABELS,
+        LABELS | {"timesteps": [300, 900]},
+        JACOBIAN,
+        PCA | {"capture": "inversion"},
+    ],
+    ids=["pca", "pca at one", "labels", "labels at two", "jacobian", "pca of inversion"],
 )
 def test_evaluations_and_sizes_are_those_of_the_run(
     make: Any, shards: ModuleType, tmp_path: Path, discover: dict[str, Any]

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from lib.bdia import BdiaSampler
+from lib.ddim import transfer
+from lib.ddim_sampler import DdimSampler
+from lib.ddpm_inversion import DdpmSampler
+from lib.eta import constant_eta
+from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import plain_latent
-from tasks.observe import Observer
+from lib.sampler import Sampler, plain_latent
+from tasks.invert import Inverter
+from tasks.observe import CaptureReader, Observer
 
 TIMESTEPS = (832, 332)
 
@@ -34,6 +42,51 @@ def test_h_of_every_image_at_every_timestep_in_the_order_asked_for(
         for step, t in enumerate(TIMESTEPS):
             expected = linear.W_DN @ item.states_LYX[t].double().numpy().ravel()
             np.testing.assert_allclose(observed.h_SCYX[step].flatten(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "looks_at"),
+    [
+        (DdimSampler(), "below"),
+        (DdimSampler(1), "guess"),
+        (BdiaSampler(), "x_t"),
+        (DdpmSampler(constant_eta(0.5)), "x_t"),
+    ],
+    ids=["ddim", "refined", "bdia", "ddpm"],
+)
+def test_h_of_inversion_is_that_of_its_last_look_and_costs_nothing(
+    linear: Any, grid: Grid, sample: Callable[..., Sample], sampler: Sampler, looks_at: str
+) -> None:
+    nodes = frozenset({2, 4})
+    inverter = Inverter(
+        linear,
+        grid,
+        last=4,
+        keep=frozenset({1, 2, 3, 4}),
+        observe=nodes,
+        sampler=sampler,
+        batch_size=2,
+    )
+    items = list(inverter([sample(i) for i in range(3)], lambda failure: None))
+    assert linear.rows["predict"] + linear.rows["encode"] == 3 * inverter.evaluations
+    assert linear.rows["bottleneck"] == 0
+    reader = CaptureReader([grid.timestep(4), grid.timestep(2)])
+    linear.rows.clear()
+    found = list(reader(items, lambda failure: None))
+    assert not linear.rows
+    assert reader.evaluations == 0
+    for item, observed in zip(items, found, strict=True):
+        for step, node in enumerate((4, 2)):
+            x_LYX = item.states_LYX[grid.timestep(node)]
+            below_LYX = item.states_LYX[grid.timestep(node - 1)]
+            if looks_at == "below":
+                x_LYX = below_LYX
+            elif looks_at == "guess":
+                t, alphas = grid.timestep(node), grid.alphas
+                eps_BLYX = linear.predict(below_LYX[None], t)
+                x_LYX = transfer(below_LYX[None], eps_BLYX, alphas[node - 1], alphas[node])[0]
+            expected = linear.W_DN @ x_LYX.double().numpy().ravel()
+            np.testing.assert_allclose(observed.h_SCYX[step].flatten(), expected, atol=1e-4)
 
 
 def test_a_rejected_neighbour_moves_nobody_into_another_batch(
