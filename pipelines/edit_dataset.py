@@ -14,7 +14,7 @@ from tasks.stored_latents import InvertStage
 
 
 class EditDataset:
-    """Every image with every direction at every strength."""
+    """Every image with the edits that the plan makes of it."""
 
     def __init__(self, config: RunConfig, stages: Stages, *, pool: Executor) -> None:
         self._config = config

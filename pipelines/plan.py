@@ -99,6 +99,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
     passes = conditioning_of(config.model).passes
+    refuse_unfit(config, checkpoint, work.library)
     images = _images(config, inputs)
     if config.pipeline == "store_latents":
         return _plan_latents(config, checkpoint, timesteps, len(inputs), images)
@@ -107,7 +108,6 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
     if config.edit.method == "sdedit":
         return _plan_sdedit(config, checkpoint, timesteps, len(inputs), images)
-    refuse_unfit(config, checkpoint, work.library)
     nodes = edited_nodes(timesteps, config.edit.window)
     choices = len(planned_choices(config, work.candidates))
     edits = min(choices, config.edit.plan.sample or choices)

@@ -84,7 +84,9 @@ def test_every_backbone_runs_the_main_job(
     values = made.model_dump(mode="json")
     values["model"] |= {"negative_prompt": "", "guidance_scale": 1.0}
     unguided = make_plan(RunConfig.model_validate(values), inputs).evaluations
-    assert make_plan(made, inputs).evaluations == unguided * (2 if kind == "guided" else 1)
+    planned = make_plan(made, inputs).evaluations
+    assert planned == unguided * (2 if kind == "guided" else 1)
+    assert {row["network_evaluations"] for row in rows} == {planned}
 
 
 def read(file: Path) -> list[dict[str, Any]]:

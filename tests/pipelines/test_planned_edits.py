@@ -246,6 +246,34 @@ def test_directions_of_another_shape_of_h_are_refused_by_the_plan(
         planned(made)
 
 
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"edit": {}}, "discover.path: direction"),
+        ({"edit": {"window": [330, 170]}}, "edit.window: expected a window that holds a timestep"),
+        ({"edit": {"plan": {"entries": [{"ranks": [7]}]}}}, "edit.plan.entries.0: no direction"),
+    ],
+)
+def test_the_verb_plan_says_it_in_one_sentence(
+    base: Base,
+    tiny_checkpoint: Path,
+    shards: ModuleType,
+    tmp_path: Path,
+    sections: dict[str, Any],
+    sentence: str,
+) -> None:
+    if not sections["edit"]:
+        foreign = library(base, tmp_path / "l.parquet", model="0" * 64)
+        sections = {**sections, "discover": foreign}
+    made = config(tiny_checkpoint, shards, base.shard, tmp_path / "run", **sections)
+    done = shards.deltah("plan", shards.write_config(tmp_path / "run.yaml", made))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_library_run_is_counted_exactly(
     base: Base, tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path
 ) -> None:

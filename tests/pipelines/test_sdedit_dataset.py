@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,6 +80,29 @@ def test_the_same_config_makes_the_same_bytes(
     images = shards.images(tmp_path / "one")
     names = sorted(images)
     assert len({images[name].tobytes() for name in names}) == PICTURES * 4
+
+
+@pytest.mark.parametrize("kind", ["vq", "guided"])
+def test_latents_are_noised_where_the_model_works_on_them_and_guidance_is_counted(
+    shards: ModuleType,
+    backbones: ModuleType,
+    backbone: Callable[[str], Path],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    shard = shards.write_tar(tmp_path / "in" / "a.tar", shards.samples(2))
+    made = shards.config(
+        backbone(kind), shard, tmp_path / "run", discover=NONE, edit=EDIT,
+        model=backbones.OPTIONS.get(kind, {}),
+    )  # fmt: skip
+    planned = make_plan(made, expand_inputs(made.input.shards))
+    folder, (report,) = shards.work(made, [shard])
+    assert (report.n_ok, report.n_edits) == (2, 8)
+    rows = pq.read_table(folder.commit_url("a")).to_pylist()
+    passes = 2 if kind == "guided" else 1
+    assert {r["network_evaluations"] for r in rows} == {planned.evaluations} == {12 * passes}
+    assert {image.shape for image in shards.images(tmp_path / "run").values()} == {(16, 16, 3)}
+    assert verify(folder, deep=True).problems == ()
 
 
 def test_less_noise_stays_nearer_to_the_image(
