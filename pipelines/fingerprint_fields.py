@@ -47,9 +47,7 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     if config.pipeline == "direction_library":
         _leave_out_edits(fields, config)
     elif config.edit.method == "sdedit":
-        for unused in ("segment", "invert"):
-            del fields[unused]
-        fields["edit"] = {k: fields["edit"][k] for k in ("method", "sdedit", "batch_size")}
+        _leave_out_shifts(fields, config)
     else:
         del fields["edit"]["sdedit"]
     _name_by_content(fields["discover"], config)
@@ -63,9 +61,22 @@ def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     for name in ("segment", "discover", "edit", "output"):
         del fields[name]
     del fields["model"]["h_layer"]
-    regions = config.segment.regions.values()
-    fields["mask_files"] = sorted({r.file for r in regions if isinstance(r, MaskFile)})
+    fields["mask_files"] = _mask_files(config)
     return fields
+
+
+def _leave_out_shifts(fields: dict[str, Any], config: RunConfig) -> None:
+    """SDEdit neither inverts nor shifts, and knows no region; but mask files are no images."""
+    for name in ("segment", "invert"):
+        del fields[name]
+    del fields["model"]["h_layer"]
+    fields["mask_files"] = _mask_files(config)
+    fields["edit"] = {key: fields["edit"][key] for key in ("method", "sdedit", "batch_size")}
+
+
+def _mask_files(config: RunConfig) -> list[str]:
+    regions = config.segment.regions.values()
+    return sorted({r.file for r in regions if isinstance(r, MaskFile)})
 
 
 def _leave_out_edits(fields: dict[str, Any], config: RunConfig) -> None:

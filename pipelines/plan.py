@@ -99,11 +99,11 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
     passes = conditioning_of(config.model).passes
-    refuse_unfit(config, checkpoint, work.library)
     images = _images(config, inputs)
     if config.pipeline == "store_latents":
         return _plan_latents(config, checkpoint, timesteps, len(inputs), images)
     work = discovery_work(config, timesteps)
+    refuse_unfit(config, checkpoint, work.library)
     if config.pipeline == "direction_library":
         return _plan_library(config, checkpoint, timesteps, work, len(inputs), images)
     if config.edit.method == "sdedit":
