@@ -28,6 +28,8 @@ class Grid:
 
     timesteps: tuple[int, ...]
     alphas: tuple[float, ...]
+    num_train_timesteps: int
+    """T of the schedule of which these are a part."""
 
     @property
     def num_steps(self) -> int:
@@ -153,4 +155,4 @@ def make_grid(scheduler: Mapping[str, Any], num_steps: int, spacing: str) -> Gri
     """The grid of `num_steps` network evaluations for a diffusers scheduler config."""
     alphas = training_alphas(scheduler)
     timesteps = grid_timesteps(num_steps, spacing, len(alphas))
-    return Grid(timesteps, (1.0, *(float(alphas[t]) for t in timesteps)))
+    return Grid(timesteps, (1.0, *(float(alphas[t]) for t in timesteps)), len(alphas))

@@ -1,4 +1,4 @@
-"""How strong the shift of one step is, and what an edit changed.
+"""What an edit changed.
 
 Shape suffixes: B edits, C, H, W of the image.
 """
@@ -7,20 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-REFERENCE_STEPS = 20
-"""Asymmetric strengths are those of a grid of so many steps."""
-
-
-def step_weight(injection: str, num_steps: int) -> float:
-    """Factor on the shift of one step that makes the total independent of the number of steps.
-
-    Asymmetric injection moves the predicted x_0 by the same amount at every step, however short,
-    so the sum over the window grows with their number; the shift is scaled as Asyrp does (sum of
-    shifts kept). In symmetric injection both terms of the step nearly cancel and what is left is
-    proportional to its length.
-    """
-    return REFERENCE_STEPS / num_steps if injection == "asymmetric" else 1.0
 
 
 def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:

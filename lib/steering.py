@@ -28,7 +28,6 @@ class Steering:
         self,
         denoiser: Denoiser,
         shifts: EditShifts,
-        injection: str,
         node: int,
         rows: Sequence[Row],
         *,
@@ -38,7 +37,7 @@ class Steering:
     ) -> None:
         self._denoiser = denoiser
         self._shifts = shifts
-        self._symmetric = injection == "symmetric"
+        self._symmetric = shifts.injection == "symmetric"
         self._node = node
         self._t = shifts.grid.timestep(node)
         self._rows = rows

@@ -116,6 +116,15 @@ class Segment(Section):
     """A mask that covers more of the image is an error of that sample."""
 
 
+class Guard(Section):
+    """Blends x_t outside an edit's region with the reconstruction after every step."""
+
+    dilation: Fraction = 0.03
+    """How far around its region the edit is left alone, as a fraction of the image's side."""
+    feather: Fraction = 0.03
+    """Over which distance beyond that it fades into the reconstruction."""
+
+
 class Edit(Section):
     """What is done to the images."""
 
@@ -134,6 +143,24 @@ class Edit(Section):
     """In units of the model's mean norm of h; the effect does not depend on the number of steps."""
     batch_size: PositiveInt = 16
     """Edits of one image decoded together."""
+    reach: Literal["window", "found"] = "window"
+    """window: a direction of h is shifted at every step in the window; found: at the grid timesteps
+    nearest to its own alone.
+    """
+    x_edit: Literal["shift", "guidance"] = "shift"
+    """How a direction of x is applied at its timestep. shift: x + strength |unit noise| v (LOCO);
+    guidance: x + s (eps(x + d v) - eps(x)), repeated (pullback).
+    """
+    guidance_scale: Annotated[float, Field(gt=0.0)] = 0.1
+    """s of strength 1."""
+    guidance_steps: PositiveInt = 16
+    """How often guidance is repeated; each costs two network evaluations an edit."""
+    guidance_reach: Annotated[float, Field(gt=0.0)] = 1.0
+    """d, the length of the probing step along the direction of unit norm."""
+    guard: Guard | None = None
+    """Where set, the image outside an edit's region is held at the reconstruction; none: it is
+    measured and left as it is.
+    """
     plan: EditPlan = EditPlan()
     """Which edits: `{entries: [...], sample: 8}`. Without it every direction at every strength."""
     sdedit: SdEdit = SdEdit()

@@ -178,6 +178,6 @@ def _library(config: RunConfig, discover: LibraryDiscovery, engine: Engine) -> L
         h_shape=engine.denoiser.h_shape,
         latent_shape=engine.denoiser.latent_shape,
     )
-    refuse_out_of_reach(directions, engine.grid, config.edit.window)
+    refuse_out_of_reach(directions, engine.grid, config.edit.window, config.edit.reach)
     refuse_unknown_regions([d.region for d in directions], config)
     return LibraryDiscoverer(directions)

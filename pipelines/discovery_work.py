@@ -51,8 +51,9 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
     """Count the work of `config.discover` on a grid of `timesteps`.
 
     Raises:
-        ConfigProblem: a library is not there, the timesteps do not fit the grid, or x would have
-            to be moved above the window, where decoding begins.
+        ConfigProblem: a library is not there, the timesteps do not fit the grid, x would have to
+            be moved above the window, where decoding begins, or directions that are applied only
+            where they are found are found outside of it.
         ModelProblem: a classifier or text model is not there.
     """
     discover, regions = config.discover, len(config.segment.regions)
@@ -70,6 +71,8 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
     nodes = wanted_nodes(timesteps, discover.timesteps, config.edit.window)
     if config.pipeline == "edit_dataset" and getattr(discover, "space", "h") == "x":
         _refuse_above(timesteps, nodes, config.edit.window)
+    elif config.pipeline == "edit_dataset" and config.edit.reach == "found":
+        _refuse_outside(timesteps, nodes, config.edit.window)
     carried: tuple[LibraryFact, ...] = ()
     match discover:
         case PcaDiscovery():
@@ -148,6 +151,17 @@ def _refuse_above(
         raise ConfigProblem(
             f"discover.timesteps: x is to be moved at timestep {timesteps[max(nodes) - 1]}, and"
             f" decoding begins at {timesteps[top - 1]}; expected no timestep above edit.window"
+        )
+
+
+def _refuse_outside(
+    timesteps: tuple[int, ...], nodes: tuple[int, ...], window: tuple[int, int]
+) -> None:
+    outside = sorted(set(nodes) - set(edited_nodes(timesteps, window)))
+    if outside:
+        raise ConfigProblem(
+            f"edit.reach: directions found at timestep {timesteps[outside[0] - 1]} would be applied"
+            f" there alone, and edit.window is {list(window)}; expected discover.timesteps inside"
         )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from lib import storage
-from lib.edit_plan import every_strength
 from lib.grid import edited_nodes
 from lib.kernels import settle
 from lib.problems import ConfigProblem
@@ -22,7 +21,7 @@ from pipelines.config import MaskFile, RunConfig
 from pipelines.engine import Engine, load_free_engine
 from pipelines.inputs import expand_inputs
 from pipelines.reading import SampleReader
-from pipelines.stages import build_inverter, build_sampler, mask_sources
+from pipelines.stages import build_editor, build_inverter, mask_sources
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.segment import Segmenter
@@ -59,18 +58,11 @@ def load_subject(config: RunConfig) -> Subject:
     settle(config.model.cpu_threads)
     engine = load_free_engine(config)
     nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
+    # What a direction does by itself is what is measured.
+    unguarded = config.model_copy(update={"edit": config.edit.model_copy(update={"guard": None})})
     return Subject(
         engine,
-        Editor(
-            engine.denoiser,
-            engine.grid,
-            window=config.edit.window,
-            injection=config.edit.injection,
-            sampler=build_sampler(config),
-            plan=every_strength(config.edit.strengths),
-            batch_size=config.edit.batch_size,
-            h_norms=engine.h_norms,
-        ),
+        build_editor(unguarded, engine),
         build_inverter(config, engine, last=nodes[0], keep=frozenset()),
     )
 

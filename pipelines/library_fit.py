@@ -42,7 +42,7 @@ def refuse_unfit(config: RunConfig, checkpoint: Checkpoint, facts: Sequence[Libr
         return
     scheduler = checkpoint.scheduler_config
     grid = make_grid(scheduler, config.grid.num_steps, config.grid.spacing)
-    refuse_out_of_reach(facts, grid, config.edit.window)
+    refuse_out_of_reach(facts, grid, config.edit.window, config.edit.reach)
     refuse_unknown_regions([fact.candidate.region for fact in facts], config)
 
 

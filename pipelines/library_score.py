@@ -89,7 +89,7 @@ def score_library(
         )
     subject = load_subject(config)
     _check(library, subject, config)
-    refuse_out_of_reach(chosen, subject.engine.grid, config.edit.window)
+    refuse_out_of_reach(chosen, subject.engine.grid, config.edit.window, config.edit.reach)
     held_out = read_held_out(config, subject, regions, scoring.images, least=2)
     names, factors = _factors(config)
     begin(-(-len(chosen) // _AT_ONCE) * len(held_out.images))

@@ -111,11 +111,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     nodes = edited_nodes(timesteps, config.edit.window)
     choices = len(planned_choices(config, work.candidates))
     edits = min(choices, config.edit.plan.sample or choices)
-    both = 2 if config.edit.injection == "asymmetric" else 1
     calls = step_evaluations(config.invert.method)
-    # An edit leaves the reconstruction at the top of the window, where only the decoder half runs;
-    # where a step sees the network twice, it has left it by then.
-    one_edit = 1 + both * (calls * len(nodes) - 1) + calls * (nodes[-1] - 1)
     return Plan(
         shards=len(inputs),
         images=images,
@@ -124,7 +120,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=0,
-        decoding=passes * (calls * nodes[0] + one_edit * edits),
+        decoding=passes * (calls * nodes[0] + _edit_evaluations(config, nodes, work) * edits),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint)
@@ -154,6 +150,21 @@ def _plan_sdedit(
         timesteps=(timesteps[max(nodes) - 1], timesteps[0]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
     )
+
+
+def _edit_evaluations(config: RunConfig, nodes: range, work: DiscoveryWork) -> int:
+    """Of decoding one edit, which leaves the reconstruction where it first acts: only the decoder
+    half runs there, but where a step sees the network twice, it has left it by then.
+    """
+    edit, calls = config.edit, step_evaluations(config.invert.method)
+    if work.space == "x":  # moved before the network sees it
+        guided = 2 * edit.guidance_steps if edit.x_edit == "guidance" else 0
+        return guided * len(work.nodes) + calls * max(work.nodes)
+    acting = list(nodes)
+    if edit.reach == "found" and work.nodes:
+        acting = sorted(set(nodes) & set(work.nodes), reverse=True)
+    both = 2 if edit.injection == "asymmetric" else 1
+    return 1 + both * (calls * len(acting) - 1) + calls * (acting[0] - len(acting))
 
 
 def _plan_library(

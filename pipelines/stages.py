@@ -11,8 +11,10 @@ from lib.edict import EdictSampler
 from lib.edit_plan import planned
 from lib.eta import EtaSchedule
 from lib.grid import edited_nodes
+from lib.region_guard import RegionGuard
 from lib.run_folder import RunFolder
 from lib.sampler import Sampler
+from lib.x_guidance import Along, Guidance
 from pipelines.config import MaskFile, RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
@@ -54,18 +56,27 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
         invert=build_inversions(config, engine, last=nodes[0], keep=kept),
         segment=build_segmenter(config, engine),
         discover=discover,
-        edit=Editor(
-            engine.denoiser,
-            engine.grid,
-            window=config.edit.window,
-            injection=config.edit.injection,
-            sampler=build_sampler(config),
-            plan=planned(
-                plan_entries(config.edit.plan, config.edit.strengths), config.edit.plan.sample
-            ),
-            batch_size=config.edit.batch_size,
-            h_norms=engine.h_norms,
-        ),
+        edit=build_editor(config, engine),
+    )
+
+
+def build_editor(config: RunConfig, engine: Engine) -> Editor:
+    """The edits that the config asks for."""
+    edit = config.edit
+    guided = Guidance(edit.guidance_scale, edit.guidance_steps, edit.guidance_reach)
+    guard = edit.guard
+    return Editor(
+        engine.denoiser,
+        engine.grid,
+        window=edit.window,
+        injection=edit.injection,
+        sampler=build_sampler(config),
+        plan=planned(plan_entries(edit.plan, edit.strengths), edit.plan.sample),
+        batch_size=edit.batch_size,
+        h_norms=engine.h_norms,
+        reach=edit.reach,
+        x_edit=guided if edit.x_edit == "guidance" else Along(),
+        guard=None if guard is None else RegionGuard(guard.dilation, guard.feather),
     )
 
 

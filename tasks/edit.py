@@ -15,12 +15,16 @@ from lib.direction import WHOLE
 from lib.edit_decoding import EditDecoder
 from lib.edit_plan import EditPlan
 from lib.edit_shifts import EditShifts
-from lib.grid import Grid, edited_nodes
-from lib.injection import change, psnr, quantised, step_weight
+from lib.grid import Grid
+from lib.injection import change, psnr, quantised
 from lib.records import Discovered, Edit, Edited, Failure, Region
+from lib.region_guard import RegionGuard
 from lib.regions import make_region, united
 from lib.sampler import Latent, Sampler
 from lib.shift import Shift
+from lib.x_guidance import Along, XEdit
+
+_ALONG = Along()
 
 
 class Editor:
@@ -40,23 +44,20 @@ class Editor:
         plan: EditPlan,
         batch_size: int,
         h_norms: Mapping[int, float],
+        reach: str = "window",
+        x_edit: XEdit = _ALONG,
+        guard: RegionGuard | None = None,
     ) -> None:
         self._denoiser = denoiser
         self._grid = grid
         self._plan = plan
         self._batch_size = batch_size
-        self._nodes = edited_nodes(grid.timesteps, window)
-        weight = step_weight(injection, grid.num_steps)
+        self._guard = guard
         shifts = EditShifts(
-            grid,
-            self._nodes,
-            {t: weight * norm for t, norm in h_norms.items()},
-            denoiser.h_shape,
-            denoiser.latent_shape,
+            grid, window, injection, reach, h_norms, denoiser.h_shape, denoiser.latent_shape
         )
-        self.decoder = EditDecoder(
-            denoiser, sampler, shifts, injection=injection, batch_size=batch_size
-        )
+        self._nodes = shifts.nodes
+        self.decoder = EditDecoder(denoiser, sampler, shifts, x_edit=x_edit, batch_size=batch_size)
 
     def __call__(
         self, items: Iterable[Discovered], reject: Callable[[Failure], None]
@@ -74,7 +75,8 @@ class Editor:
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "edit", "no_edit", message))
                 continue
-            decoded = self.decoder(discovered.segmented.inverted.latent, shifts)
+            latent = discovered.segmented.inverted.latent
+            decoded = self.decoder(latent, shifts, self._kept(edit_regions(discovered, shifts)))
             if not bool(torch.isfinite(decoded.x_BLYX).all()):
                 message = "the network gave NaN or infinity while this image was edited"
                 where = (sample.shard, sample.index, sample.key)
@@ -84,16 +86,32 @@ class Editor:
             spent = decoded.evaluations * self._denoiser.passes
             yield measured(discovered, shifts, images_BCHW, spent)
 
-    def decode(self, latent: Latent, shifts: Sequence[Shift]) -> Tensor | None:
+    def decode(
+        self, latent: Latent, shifts: Sequence[Shift], regions: Sequence[Region] = ()
+    ) -> Tensor | None:
         """Images (1 + len(shifts), C, H, W) as uint8 on the CPU, the reconstruction first; None if
         not finite.
 
-        `latent` belongs to the highest node of the window.
+        `latent` belongs to the highest node of the window; `regions`, one a shift, are for a guard.
+
+        Raises:
+            ValueError: there is a guard and not a region for every shift.
         """
-        decoded = self.decoder(latent, shifts)
+        if self._guard is not None and len(regions) != len(shifts):
+            raise ValueError(f"a guard needs {len(shifts)} regions, got {len(regions)}")
+        decoded = self.decoder(latent, shifts, self._kept(regions))
         if not bool(torch.isfinite(decoded.x_BLYX).all()):
             return None
         return self._images(decoded.x_BLYX)
+
+    def _kept(self, regions: Sequence[Region]) -> list[Tensor]:
+        """Of every edit the mask of the guard, if there is one."""
+        if self._guard is None:
+            return []
+        shape = self._denoiser.latent_shape
+        distinct = {region.mask_sha256: region for region in regions}
+        masks = {sha: self._guard.mask(r.mask_HW, shape) for sha, r in distinct.items()}
+        return [masks[region.mask_sha256] for region in regions]
 
     @property
     def edited_timesteps(self) -> tuple[int, int]:
@@ -111,13 +129,19 @@ def measured(
 ) -> Edited:
     """The record of a sample's edits; `images_BCHW` uint8, the reconstruction first."""
     sample = discovered.segmented.inverted.sample
-    regions: dict[str, Region] = {r.name: r for r in discovered.segmented.regions}
-    regions[WHOLE] = make_region(WHOLE, torch.ones(images_BCHW.shape[2:]))
     floats_BCHW = images_BCHW.float() / 127.5 - 1
     edits = []
-    for row, shift in enumerate(shifts, 1):
-        region = united([regions[term.direction.region] for term in shift.terms])
+    regions = edit_regions(discovered, shifts)
+    for row, (shift, region) in enumerate(zip(shifts, regions, strict=True), 1):
         inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], region.mask_HW)
         edits.append(Edit(region, shift, images_BCHW[row], float(inside), float(outside)))
     reconstruction = psnr(floats_BCHW[0], sample.image_CHW)
     return Edited(discovered, images_BCHW[0], reconstruction, evaluations, tuple(edits))
+
+
+def edit_regions(discovered: Discovered, shifts: Sequence[Shift]) -> list[Region]:
+    """Of every edit the region of its direction, united with those of what is added."""
+    size = discovered.segmented.inverted.sample.image_CHW.shape[1:]
+    regions: dict[str, Region] = {r.name: r for r in discovered.segmented.regions}
+    regions[WHOLE] = make_region(WHOLE, torch.ones(size))
+    return [united([regions[term.direction.region] for term in shift.terms]) for shift in shifts]

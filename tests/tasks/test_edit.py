@@ -17,7 +17,6 @@ from lib.direction import WHOLE, Direction
 from lib.direction_reach import refuse_out_of_reach
 from lib.edit_plan import every_strength
 from lib.grid import Grid, make_grid
-from lib.injection import step_weight
 from lib.problems import ConfigProblem
 from lib.records import Discovered, Edited, Failure, Segmented
 from lib.sampler import Latent, plain_latent
@@ -69,6 +68,27 @@ def latent_of(linear: Any, grid: Grid, factors: Factors, image_N: np.ndarray) ->
     return plain_latent(x_N.view(3, 4, 4))
 
 
+def weights(grid: Grid, injection: str, window: tuple[int, int] = WINDOW) -> dict[int, float]:
+    """Node -> timesteps of the window that belong to it, counted one by one: the nearest ones, half
+    of a tie each, in units of 1000 / 20; or, symmetric, those between it and the node below (above
+    the highest node: its own) as a part of that step.
+    """
+    nodes = [n for n in range(1, grid.num_steps + 1) if window[1] <= grid.timestep(n) <= window[0]]
+    found = dict.fromkeys(nodes, 0.0)
+    for t in range(window[1], window[0] + 1):
+        if injection == "asymmetric":
+            distances = {n: abs(grid.timestep(n) - t) for n in nodes}
+            owners = [n for n in nodes if distances[n] == min(distances.values())]
+            unit = 50
+        else:
+            owners = [next((n for n in nodes if t <= grid.timestep(n)), nodes[-1])]
+            below = grid.timestep(owners[0] - 1) if owners[0] > 1 else -1
+            unit = grid.timestep(owners[0]) - below
+        for n in owners:
+            found[n] += 1 / len(owners) / unit
+    return found
+
+
 def change_of(
     linear: Any, grid: Grid, factors: Factors, injection: str, shift: Shift
 ) -> np.ndarray:
@@ -80,7 +100,7 @@ def change_of(
     the window s = 0. s is strength x weight x mean norm of h at t x unit direction.
     """
     d_N = np.zeros(len(linear.A_NN))
-    weight = 20 / grid.num_steps if injection == "asymmetric" else 1.0
+    weight = weights(grid, injection)
     for node in range(edited_top(grid), 0, -1):
         t = grid.timestep(node)
         a, b, from_x0 = factors(grid, node)
@@ -89,7 +109,7 @@ def change_of(
             found = shift.direction.timesteps
             step = min(range(len(found)), key=lambda i: abs(found[i] - t))
             s_D = shift.direction.vector_SCYX[step].flatten().double().numpy()
-            s_D = shift.strength * weight * h_norms(grid)[t] * s_D
+            s_D = shift.strength * weight[node] * h_norms(grid)[t] * s_D
             c = from_x0 if injection == "asymmetric" else b
             d_N += c * linear.gain(t) * linear.M_ND @ s_D
     return d_N
@@ -226,9 +246,6 @@ def test_a_direction_of_the_whole_image_is_measured_on_all_of_it(
 def test_a_strength_means_the_same_at_every_number_of_steps(
     linear: Any, factors: Factors, shifts: list[Shift], injection: str
 ) -> None:
-    """lib.injection.step_weight: asymmetric strengths are those of 20 steps, so the shift of a step
-    is multiplied by 20 / N; a symmetric step is as strong as it is long and needs no weight.
-    """
     image_N = np.zeros(48)
     changes = {}
     for num_steps in (40, 80, 160):
@@ -239,11 +256,8 @@ def test_a_strength_means_the_same_at_every_number_of_steps(
         assert images_BCHW is not None
         levels_BCHW = images_BCHW.float()
         changes[num_steps] = float((levels_BCHW[1:] - levels_BCHW[:1]).norm())
-    assert step_weight("asymmetric", 20) == step_weight("symmetric", 20) == 1
-    assert step_weight("asymmetric", 40) == 0.5
-    assert step_weight("symmetric", 40) == 1
-    assert changes[80] == pytest.approx(changes[40], rel=0.1)
-    assert changes[160] == pytest.approx(changes[40], rel=0.1)
+    assert changes[40] == pytest.approx(changes[80], rel=0.1)
+    assert changes[160] == pytest.approx(changes[80], rel=0.1)
 
 
 @pytest.mark.parametrize("injection", ["asymmetric", "symmetric"])
