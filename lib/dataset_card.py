@@ -50,6 +50,8 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
         extension=extension,
         model=config.get("model", {}).get("checkpoint"),
         settings=_settings(config),
+        sdedit=_is_sdedit(config),
+        inversion=_inversion(config),
         versions=run["versions"],
         git_commit=run["git_commit"],
     )
@@ -58,9 +60,31 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The leaves of what shapes the pixels, by dotted path."""
     sections = ("model", "grid", "invert", "segment", "discover", "edit")
-    return [
-        (path, str(value)) for name in sections for path, value in _leaves(config.get(name), name)
-    ]
+    leaves = [leaf for name in sections for leaf in _leaves(config.get(name), name)]
+    return [(path, str(value)) for path, value in leaves if _counts(path, config)]
+
+
+def _counts(path: str, config: Mapping[str, Any]) -> bool:
+    """Whether a setting shaped the pixels of a run that edits as its config says."""
+    if not _is_sdedit(config):
+        return not path.startswith("edit.sdedit.")
+    kept = ("model.", "grid.", "edit.method", "edit.sdedit.", "edit.batch_size")
+    return path.startswith(kept)
+
+
+def _inversion(config: Mapping[str, Any]) -> str:
+    """The way of inversion by its usual name."""
+    invert = config.get("invert")
+    method = invert.get("method") if isinstance(invert, Mapping) else None
+    return {"edict": "EDICT", "bdia": "BDIA", "ddpm": "DDPM with stored noise"}.get(
+        str(method), "DDIM"
+    )
+
+
+def _is_sdedit(config: Mapping[str, Any]) -> bool:
+    """Also of a config of another shape, which is not."""
+    edit = config.get("edit")
+    return isinstance(edit, Mapping) and edit.get("method") == "sdedit"
 
 
 def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:

@@ -162,10 +162,13 @@ def _plots(numbers: RunNumbers) -> dict[str, bytes]:
     roir = numbers.of_region("roir")
     found = {region: numbers.in_change_by_strength(region) for region in list(roir)[:MAX_LINES]}
     changes = {region: points for region, points in found.items() if points}
+    unit = "shift in units of the model's mean norm of h"
+    if any(key.noise >= 0 for key in numbers.values):
+        unit = "standard deviation of the noise"
     files = {}
     for scheme in SCHEMES:
         files[f"plots/roir-{scheme}.svg"] = roir_histogram(roir, scheme)
-        files[f"plots/strength-{scheme}.svg"] = change_against_strength(changes, scheme)
+        files[f"plots/strength-{scheme}.svg"] = change_against_strength(changes, scheme, of=unit)
     return files
 
 

@@ -83,11 +83,12 @@ def roir_histogram(roir: Mapping[str, Values], scheme: str) -> bytes:
 
 
 def change_against_strength(
-    changes: Mapping[str, Sequence[tuple[float, Values]]], scheme: str
+    changes: Mapping[str, Sequence[tuple[float, Values]]], scheme: str, *, of: str
 ) -> bytes:
     """In-region change (median, with the middle half of the edits) over strength, as SVG.
 
-    `changes` maps a region to (strength, in_change of its edits) in ascending order of strength.
+    `changes` maps a region to (strength, in_change of its edits) in ascending order of strength;
+    `of` says what a strength measures.
     """
 
     def draw(axes: Any, colours: Scheme) -> None:
@@ -105,7 +106,7 @@ def change_against_strength(
                 strengths, quartiles[:, 1], color=colour, linewidth=1.5, marker="o", markersize=4,
                 label=name,
             )  # fmt: skip
-        axes.set_xlabel("strength (shift in units of the model's mean norm of h)")
+        axes.set_xlabel(f"strength ({of})")
         axes.set_ylabel("change inside the region")
         axes.set_ylim(bottom=0)
         ticks = sorted({0.0, *(s for points in changes.values() for s, _ in points)})

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lib.finalize import finalize
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from lib.verification import verify
@@ -64,6 +65,12 @@ def test_every_image_is_made_at_every_timestep_with_every_noise(
     (tar,) = (tmp_path / "run" / "images").iterdir()
     sides = [json.loads(d) for n, d in shards.members(tar).items() if n.endswith(".json")]
     assert {side["rank"] for side in sides} == {None}
+    finalize(folder)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "noise was added" in card
+    assert "inverted (" not in card
+    assert "edit.sdedit.timesteps" in card
+    assert "edit.strengths" not in card
     page = Path(write_report(str(tmp_path / "run"))).read_text()
     assert "<h3>SDEdit, noise 0</h3>" in page
     assert "<h3>SDEdit, noise 1</h3>" in page
