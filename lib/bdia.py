@@ -45,6 +45,10 @@ class BdiaSampler:
         """One."""
         return step_evaluations("bdia")
 
+    def fresh_nodes(self, grid: Grid, last: int) -> Sequence[int]:
+        """None."""
+        return ()
+
     def invert(
         self,
         predict: Predictor,

@@ -40,6 +40,10 @@ class DdimSampler:
         """One."""
         return step_evaluations("ddim")
 
+    def fresh_nodes(self, grid: Grid, last: int) -> Sequence[int]:
+        """Those of the boosting; into node 0 there is no noise."""
+        return [n for n in range(last, 1, -1) if grid.timestep(n) < self.boost_below]
+
     def invert(
         self,
         predict: Predictor,
@@ -57,8 +61,7 @@ class DdimSampler:
         x = {node: x_BLYX for node, x_BLYX in steps if node in needed}
         noises = {
             node: seeded_noise(seeds, node, x0_BLYX.shape[1:]).to(x0_BLYX.device)
-            for node in range(last, 1, -1)  # into node 0 there is no noise
-            if grid.timestep(node) < self.boost_below
+            for node in self.fresh_nodes(grid, last)
         }
         return Inversion(x[last][None], noises, {node: x[node] for node in wanted})
 

@@ -49,6 +49,10 @@ class DdpmSampler:
         """One."""
         return step_evaluations("ddpm")
 
+    def fresh_nodes(self, grid: Grid, last: int) -> Sequence[int]:
+        """None."""
+        return ()
+
     def invert(
         self,
         predict: Predictor,

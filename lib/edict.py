@@ -44,6 +44,10 @@ class EdictSampler:
         """Two."""
         return step_evaluations("edict")
 
+    def fresh_nodes(self, grid: Grid, last: int) -> Sequence[int]:
+        """None."""
+        return ()
+
     def invert(
         self,
         predict: Predictor,

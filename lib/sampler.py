@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.ddim import Predictor
+from lib.fingerprint import sample_seed
 from lib.grid import Grid
 
 Steer = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -83,6 +84,12 @@ class Sampler(Protocol):
         """Calls of `steer` in one `step`."""
         ...
 
+    def fresh_nodes(self, grid: Grid, last: int) -> Sequence[int]:
+        """Nodes at or below `last` whose noise the image does not decide: it is `seeded_noise`, in
+        the noises of `invert` too, and need not be stored.
+        """
+        ...
+
     def invert(
         self,
         predict: Predictor,
@@ -103,6 +110,11 @@ class Sampler(Protocol):
     ) -> Tensor:
         """From `node` to the node below; `noise_LYX` is the latent's for this node, if any."""
         ...
+
+
+def noise_seed(shard: str, index: int) -> int:
+    """Of all noise in a sample's latent: not the run's, since runs may share latents."""
+    return sample_seed("inversion", shard, index)
 
 
 def seeded_noise(seeds: Sequence[int], node: int, shape: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ from lib.grid import Grid
 from lib.latent_files import LatentDamageError, StoredLatents
 from lib.records import Failure, Inverted, Sample
 from lib.run_folder import RunFolder
+from lib.sampler import Sampler
 from lib.samples import ShardDamage
 from tasks.invert import Inverter
 from tasks.stored_latents import InvertStage, LatentKeeper, StoredInverter
@@ -44,6 +45,7 @@ class Inversions:
 
     inverter: Inverter
     grid: Grid
+    sampler: Sampler
     last: int
     """The node where decoding begins."""
     keep: frozenset[int]
@@ -68,7 +70,12 @@ class Inversions:
         if self.stored_by is not None:
             stored = read_latents(self.stored_by, shard, input_sha256)
             stage = StoredInverter(
-                stored, self.grid, last=self.last, keep=self.keep, device=self.device
+                stored,
+                self.grid,
+                self.sampler,
+                last=self.last,
+                keep=self.keep,
+                device=self.device,
             )
             return ShardInversion(stage, bytes)
         if self.store.dtype == "none":
@@ -76,6 +83,7 @@ class Inversions:
         keeper = LatentKeeper(
             self.inverter,
             self.grid,
+            self.sampler,
             last=self.last,
             half=self.store.dtype == "float16",
             source=self.store.source,

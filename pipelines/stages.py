@@ -103,6 +103,7 @@ def build_inversions(
     return Inversions(
         inverter=build_inverter(config, engine, last=last, keep=keep | further, observe=observe),
         grid=engine.grid,
+        sampler=build_sampler(config),
         last=last,
         keep=keep,
         device=engine.denoiser.device,

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.fingerprint import sample_seed
 from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Sampler
+from lib.sampler import Sampler, noise_seed
 
 
 class Inverter:
@@ -69,8 +68,7 @@ class Inverter:
             x0_BLYX,
             last=self._last,
             wanted=self._keep,
-            # Not of the run: its noise belongs to the latent, which runs may share.
-            seeds=[sample_seed("inversion", s.shard, s.index) for s in samples],
+            seeds=[noise_seed(s.shard, s.index) for s in samples],
         )
         for row, sample in enumerate(samples):
             latent = found.latent(row)

@@ -21,7 +21,7 @@ from lib import latent_files
 from lib.grid import Grid
 from lib.latent_files import StoredLatents
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Latent
+from lib.sampler import Latent, Sampler, noise_seed, seeded_noise
 
 
 class InvertStage(Protocol):
@@ -41,6 +41,7 @@ class LatentKeeper:
         self,
         invert: InvertStage,
         grid: Grid,
+        sampler: Sampler,
         *,
         last: int,
         half: bool,
@@ -49,6 +50,8 @@ class LatentKeeper:
         self._invert = invert
         self._grid = grid
         self._timestep = grid.timestep(last)
+        self._fresh = frozenset(sampler.fresh_nodes(grid, last))
+        """Nodes whose noise is drawn again instead of being stored."""
         self._half = half
         """float16 instead of the sampler's own precision."""
         self._source = source
@@ -67,14 +70,14 @@ class LatentKeeper:
             reject(failure)
 
         for inverted in self._invert(items, note):
-            found = _converted(inverted, _halved) if self._half else inverted
+            found = self._halved(inverted) if self._half else inverted
             if self._half and not _is_finite(found):
                 sample = found.sample
                 message = "float16 cannot hold the latent of this image; store float32"
                 where = (sample.shard, sample.index, sample.key)
                 note(Failure(*where, "invert", "not_finite", message))
                 continue
-            self._kept.append(_kept(_converted(found, Tensor.cpu)))
+            self._kept.append(_kept(found, self._fresh))
             yield found
 
     def finish(self) -> bytes:
@@ -95,6 +98,16 @@ class LatentKeeper:
             source={**self._source, "states_dtype": dtype},
         )
         return latent_files.encode(stored)
+
+    def _halved(self, inverted: Inverted) -> Inverted:
+        """Rounded to float16 and back, but for noise that is drawn again."""
+        noises = {
+            node: z_LYX if node in self._fresh else _rounded(z_LYX)
+            for node, z_LYX in inverted.latent.noises.items()
+        }
+        x_LYX = {t: _rounded(x_LYX) for t, x_LYX in inverted.states_LYX.items()}
+        latent = Latent(_rounded(inverted.latent.states_SLYX), noises)
+        return Inverted(inverted.sample, latent, x_LYX, inverted.h_CYX)
 
     def _noises(self) -> dict[int, latent_files.Array]:
         nodes = list(self._kept[0].latent.noises) if self._kept else []
@@ -129,6 +142,7 @@ class StoredInverter:
         self,
         stored: StoredLatents,
         grid: Grid,
+        sampler: Sampler,
         *,
         last: int,
         keep: frozenset[int],
@@ -140,6 +154,7 @@ class StoredInverter:
         """Where decoding begins: where the inversion stopped, or at a stored x_t below."""
         self._keep = tuple(grid.timestep(node) for node in keep)
         """Whose x_t discovery will ask for."""
+        self._fresh = sampler.fresh_nodes(grid, last)
         self._device = device
         self._failed = {index: (kind, message) for index, kind, message in stored.failed}
 
@@ -153,7 +168,7 @@ class StoredInverter:
             row = self._stored.row(sample.index)
             if row is not None and self._is_of(sample, row):
                 x_LYX = {t: self._tensor(self._x(t)[row]) for t in self._keep}
-                yield Inverted(sample, self._latent(row), x_LYX)
+                yield Inverted(sample, self._latent(sample, row), x_LYX)
             else:
                 kind, message = self._failed.get(sample.index, ("no_latent", _NO_LATENT))
                 reject(Failure(sample.shard, sample.index, sample.key, "invert", kind, message))
@@ -161,7 +176,7 @@ class StoredInverter:
     def _is_of(self, sample: Sample, row: int) -> bool:
         return bytes(self._stored.image_sha256_N[row]) == bytes(_image_sha256(sample))
 
-    def _latent(self, row: int) -> Latent:
+    def _latent(self, sample: Sample, row: int) -> Latent:
         stored = self._stored
         if stored.timestep == self._timestep:
             dtype: torch.dtype = getattr(torch, str(stored.source["states_dtype"]))
@@ -173,6 +188,10 @@ class StoredInverter:
             for t, z_NLYX in stored.noises.items()
             if t <= self._timestep
         }
+        seed = noise_seed(sample.shard, sample.index)
+        for node in self._fresh:
+            (z_LYX,) = seeded_noise([seed], node, states_SLYX.shape[1:])
+            noises[node] = z_LYX.to(self._device)
         return Latent(states_SLYX, noises)
 
     def _x(self, t: int) -> latent_files.Array:
@@ -197,19 +216,16 @@ class _Kept:
     states_LYX: Mapping[int, Tensor]
 
 
-def _kept(inverted: Inverted) -> _Kept:
-    sample = inverted.sample
-    return _Kept(sample.index, _image_sha256(sample), inverted.latent, inverted.states_LYX)
+def _kept(inverted: Inverted, without: frozenset[int]) -> _Kept:
+    """On the CPU, without the noises of some nodes."""
+    sample, latent = inverted.sample, inverted.latent
+    noises = {node: z.cpu() for node, z in latent.noises.items() if node not in without}
+    x_LYX = {t: x.cpu() for t, x in inverted.states_LYX.items()}
+    kept = Latent(latent.states_SLYX.cpu(), noises)
+    return _Kept(sample.index, _image_sha256(sample), kept, x_LYX)
 
 
-def _converted(inverted: Inverted, convert: Callable[[Tensor], Tensor]) -> Inverted:
-    latent = inverted.latent
-    noises = {node: convert(z_LYX) for node, z_LYX in latent.noises.items()}
-    x = {t: convert(x_LYX) for t, x_LYX in inverted.states_LYX.items()}
-    return Inverted(inverted.sample, Latent(convert(latent.states_SLYX), noises), x, inverted.h_CYX)
-
-
-def _halved(x: Tensor) -> Tensor:
+def _rounded(x: Tensor) -> Tensor:
     return x.half().to(x.dtype)
 
 
