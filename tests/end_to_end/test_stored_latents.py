@@ -61,7 +61,7 @@ def config_of(
     part = {"segment": {"regions": {"part": {"file": "part.png"}}}}
     discover = sections.pop("discover", {})
     made = shards.config(checkpoint, inputs, folder, **(part | sections)).model_dump(mode="json")
-    if discover.get("method") != "pca":
+    if discover.get("method") not in ("pca", "none"):
         discover = made["discover"] | discover
     return RunConfig.model_validate(made | {"pipeline": pipeline, "discover": discover})
 
@@ -317,6 +317,10 @@ def test_config_mistakes_have_a_sentence(make: MakeConfig) -> None:
         make("x", invert={"latents": "a"}, output={"folder": folder, "latents": "float16"})
     with pytest.raises(ValueError, match="expected float32 or float16 with store_latents"):
         make("x", "store_latents")
+    output = {"folder": folder, "latents": "float32"}
+    sdedit = {"edit": {"method": "sdedit"}, "discover": {"method": "none"}}
+    with pytest.raises(ValueError, match="sdedit inverts nothing; expected no latents"):
+        make("x", output=output, **sdedit)
 
 
 def test_a_changed_a_missing_and_a_damaged_shard_are_quarantined_with_a_sentence(
