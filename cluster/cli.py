@@ -41,10 +41,18 @@ def demo(
     output: Annotated[str, typer.Option(help="Where everything goes.")] = "demo-output",
     engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = "ray",
     workers: Annotated[int | None, typer.Option(min=1, help="2 with ray, 1 with local.")] = None,
+    faces_only: Annotated[
+        bool, typer.Option("--faces-only", help="Only make the inputs of the demo's presets.")
+    ] = False,
 ) -> None:
     """Make faces, edit them with the embedded model on this machine, and show the result."""
-    from cluster.demo import run_demo
+    from cluster.demo import make_faces, run_demo
 
+    if faces_only:
+        from rich.console import Console
+
+        make_faces(output, Console(stderr=True))
+        return
     _leave(run_demo(output, engine, workers))
 
 

@@ -12,6 +12,31 @@ from cluster.runner import Outcome, run
 from pipelines.config_file import load_config
 
 _SHARDS, _FACES_A_SHARD, _SEED = 8, 8, 0
+_HELD_OUT_SHARDS, _HELD_OUT_SEED = 2, 5000
+"""Other faces, for `library score`; the training set of the embedded model has neither."""
+
+
+def make_faces(output: str, console: Console) -> list[str]:
+    """Make `faces/` and `held-out/` below `output`, the inputs of the demo's presets; faces that
+    are there already are kept. Returns the URLs of the first.
+    """
+    from lib.demo.shards import write_shards
+
+    faces, held_out = os.path.join(output, "faces"), os.path.join(output, "held-out")
+    console.print(
+        f"making {_SHARDS * _FACES_A_SHARD} faces in {faces}, and"
+        f" {_HELD_OUT_SHARDS * _FACES_A_SHARD} others in {held_out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    write_shards(
+        held_out,
+        shards=_HELD_OUT_SHARDS,
+        faces_per_shard=_FACES_A_SHARD,
+        seed=_HELD_OUT_SEED,
+        name="held-out",
+    )
+    return write_shards(faces, shards=_SHARDS, faces_per_shard=_FACES_A_SHARD, seed=_SEED)
 
 
 def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:
@@ -19,12 +44,9 @@ def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) 
 
     The panel at the end names what was made; nothing is printed but it and the progress line.
     """
-    from lib.demo.shards import write_shards
-
     console = Console(stderr=True)
-    faces, folder = os.path.join(output, "faces"), os.path.join(output, "run")
-    console.print(f"making {_SHARDS * _FACES_A_SHARD} faces in {faces}", highlight=False)
-    urls = write_shards(faces, shards=_SHARDS, faces_per_shard=_FACES_A_SHARD, seed=_SEED)
+    folder = os.path.join(output, "run")
+    urls = make_faces(output, console)
     count = workers or (1 if engine == "local" else 2)
     preset = load_config("demo")
     config = preset.model_copy(

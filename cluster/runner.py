@@ -33,7 +33,7 @@ from lib.hub import comes_from_hub
 from lib.run_folder import RunFolder
 from lib.run_index import RunIndex, read_index
 from pipelines.config import RunConfig
-from pipelines.inputs import ShardInput, absolute, expand_inputs
+from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs, none_there
 from pipelines.run_claim import run_claim
 
 _WORK = {"edit_dataset": "edit", "direction_library": "find", "store_latents": "invert"}
@@ -75,13 +75,15 @@ def run(
     inputs = expand_inputs(config.input.shards)
     folder = RunFolder(config.output.folder)
     record = run_claim(config)
+    names = [shard.name for shard in inputs]
+    if len(missing_inputs(inputs)) == len(inputs) and folder.pending(names):
+        raise none_there(inputs)
     folder.open_run(record)
     _warn_of_moved(folder.inputs(), inputs)
     folder.add_inputs({shard.name: shard.url for shard in inputs})
     if retry_quarantined:
         for name in folder.quarantined_names().intersection(shard.name for shard in inputs):
             quarantine.release(folder, name)
-    names = [shard.name for shard in inputs]
     pending = set(folder.pending(names))
     if not pending:
         return _settled(folder, names, None)

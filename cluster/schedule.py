@@ -204,7 +204,7 @@ class Schedule:
         # The least busy are left to run empty, one for each shard that must be alone.
         for depth in range(self._rules.in_flight):
             for number in shared[held_back:]:
-                if len(ready[number].sent) > depth:
+                if len(ready[number].sent) > depth or not self._enough_for(depth):
                     continue
                 found = self._choose(number, company, any_worker=len(ready) == 1)
                 if found is not None:
@@ -212,6 +212,16 @@ class Schedule:
         for shard in company:
             self._queue.retry(shard, now)
         return submits
+
+    def _enough_for(self, depth: int) -> bool:
+        """Whether a worker may have a shard beyond `depth` others. The last shards wait for whoever
+        is free first: none is fetched ahead that another worker, also one that still starts, could
+        begin sooner.
+        """
+        if not depth:
+            return True
+        rivals = sum(len(worker.sent) <= depth for worker in self._workers.values())
+        return self._queue.counts.waiting >= rivals
 
     def _choose(self, number: int, company: list[Shard], *, any_worker: bool) -> Shard | None:
         for position, shard in enumerate(company):

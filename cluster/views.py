@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from lib.problems import Problem
 from lib.run_folder import RunFolder
 from lib.run_index import read_index
 from pipelines.config import RunConfig
-from pipelines.inputs import absolute
+from pipelines.inputs import ShardInput, absolute
 
 _MOST_REASONS = 20
 
@@ -29,7 +29,7 @@ def show_plan(config: RunConfig) -> None:
 
     """
     from cluster.runner import located
-    from pipelines.inputs import expand_inputs
+    from pipelines.inputs import expand_inputs, missing_inputs, none_there
     from pipelines.plan import make_plan
     from pipelines.run_claim import run_claim
 
@@ -40,9 +40,13 @@ def show_plan(config: RunConfig) -> None:
     if storage.exists(folder.run_url):
         folder.open_run(record)  # there already, so this only compares
     counts = folder.counts(shard.name for shard in inputs)
+    missing = missing_inputs(inputs)
+    if len(missing) == len(inputs) and counts.pending:
+        raise none_there(inputs)
     execution = config.execution
     rows = [
-        ("shards found", f"{counts.inputs:,}"),
+        ("shards", f"{counts.inputs:,}"),
+        *_missing(missing),
         ("done", f"{counts.committed:,}"),
         ("quarantined", f"{counts.quarantined:,}"),
         ("to do", f"{counts.pending:,}"),
@@ -125,6 +129,13 @@ def _opened(root: str) -> RunFolder:
     if not storage.exists(folder.run_url):
         raise Problem(f"{storage.redact(root)}: expected a run folder, found no run.json in it")
     return folder
+
+
+def _missing(missing: Sequence[ShardInput]) -> list[tuple[str, str]]:
+    if not missing:
+        return []
+    text = f"{len(missing):,}, such as {storage.redact(missing[0].url)}"
+    return [("no file there", text)]
 
 
 def _learned(folder: RunFolder) -> list[tuple[str, str]]:

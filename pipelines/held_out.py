@@ -5,7 +5,7 @@ measured on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from lib.records import Sample, Segmented
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import MaskFile, RunConfig
 from pipelines.engine import Engine, load_free_engine
-from pipelines.inputs import expand_inputs
+from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.reading import SampleReader
 from pipelines.stages import build_editor, build_inverter, mask_sources
 from tasks.edit import Editor
@@ -74,12 +74,16 @@ def read_held_out(
     into `regions`; what is skipped is logged as a warning.
 
     Raises:
-        ConfigProblem: there are fewer than `least`.
+        ConfigProblem: there are fewer than `least`, or none of the shards is there.
     """
+    inputs = expand_inputs(config.input.shards)
+    if len(missing_inputs(inputs)) == len(inputs):
+        raise none_there(inputs)
     failures: list[Failure] = []
 
     def reject(failure: Failure) -> None:
-        _log.warning("%s #%s: %s", failure.shard, failure.index, failure.message)
+        place = failure.shard if failure.index is None else f"{failure.shard} #{failure.index}"
+        _log.warning("%s: %s", place, failure.message)
         failures.append(failure)
 
     sources = mask_sources(config)
@@ -102,7 +106,7 @@ def read_held_out(
             pool=pool,
             ahead=_AHEAD,
         )
-        for samples in _shards(config, reader, reject):
+        for samples in _shards(config, inputs, reader, reject):
             segmented = segment(subject.invert(samples, reject), reject)
             found += islice(segmented, count - len(found))
             if len(found) == count:
@@ -116,11 +120,14 @@ def read_held_out(
 
 
 def _shards(
-    config: RunConfig, reader: SampleReader, reject: Callable[[Failure], None]
+    config: RunConfig,
+    inputs: Sequence[ShardInput],
+    reader: SampleReader,
+    reject: Callable[[Failure], None],
 ) -> Iterator[Iterator[Sample]]:
     """Of every shard that can be read, its samples."""
     limit = config.input.max_shard_bytes
-    for shard in expand_inputs(config.input.shards):
+    for shard in inputs:
         try:
             data = storage.read_bytes(shard.url, max_bytes=limit)
             contents = read_shard(data, shard.name, max_bytes=limit, salvage=config.input.salvage)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lib import storage
 from lib.problems import ConfigProblem
+from lib.store_backends import local_path
 
 _ENDINGS = (".tar.gz", ".tgz", ".tar")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,199}")
@@ -49,6 +50,25 @@ def expand_inputs(patterns: Sequence[str]) -> tuple[ShardInput, ...]:
             )
         found[name] = absolute(url)
     return tuple(ShardInput(name, found[name]) for name in sorted(found))
+
+
+def missing_inputs(inputs: Sequence[ShardInput]) -> tuple[ShardInput, ...]:
+    """Those of `inputs` that are local paths at which there is no file; other stores are not asked.
+
+    A brace range names its shards whether they are there or not.
+    """
+    paths = ((shard, local_path(shard.url)) for shard in inputs)
+    return tuple(shard for shard, path in paths if path is not None and not os.path.isfile(path))
+
+
+def none_there(inputs: Sequence[ShardInput]) -> ConfigProblem:
+    """What to raise where all of `inputs` are missing."""
+    first = storage.redact(inputs[0].url)
+    return ConfigProblem(
+        f"input.shards: expected WebDataset tars, but none of the {len(inputs)} files is there,"
+        f" such as {first}; check the folder and the pattern; `deltah demo --faces-only` makes the"
+        " faces of the demo's presets"
+    )
 
 
 def shard_name(url: str) -> str:

@@ -50,6 +50,16 @@ def demo_library() -> RunConfig:
     )
 
 
+def demo_held_out() -> RunConfig:
+    """The demo on faces that `demo-library` does not see: for `deltah library score`."""
+    return demo().model_copy(
+        update={
+            "input": Input(shards=("demo-output/held-out/held-out-{00000..00001}.tar",)),
+            "output": Output(folder="demo-output/held-out-run", layout="pairs", format="png"),
+        }
+    )
+
+
 def celebahq_256() -> RunConfig:
     """google/ddpm-celebahq-256 (or -ema-celebahq-256) on aligned CelebA-HQ faces, with boxes for
     eyes and mouth.
@@ -132,6 +142,7 @@ def _of_scenes(name: str, regions: dict[str, MaskFile | Box]) -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "demo-library": demo_library,
+    "demo-held-out": demo_held_out,
     "celebahq-256": celebahq_256,
     "church-256": church_256,
     "bedroom-256": bedroom_256,

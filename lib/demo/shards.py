@@ -17,8 +17,10 @@ from lib.tar_writer import write_tar
 _SIZE = 64
 
 
-def write_shards(folder: str, *, shards: int, faces_per_shard: int, seed: int) -> list[str]:
-    """Write `faces-00000.tar`, ... into `folder`; shards that are there already are kept. Returns
+def write_shards(
+    folder: str, *, shards: int, faces_per_shard: int, seed: int, name: str = "faces"
+) -> list[str]:
+    """Write `<name>-00000.tar`, ... into `folder`; shards that are there already are kept. Returns
     the URLs.
 
     A sample is `<key>.png`, one `<key>.<region>.png` a region (grey coverage of the largest area
@@ -27,7 +29,7 @@ def write_shards(folder: str, *, shards: int, faces_per_shard: int, seed: int) -
     """
     urls = []
     for number in range(shards):
-        url = storage.join(folder, f"faces-{number:05d}.tar")
+        url = storage.join(folder, f"{name}-{number:05d}.tar")
         factors_BF = sample_factors(faces_per_shard, seed + number)
         if not storage.exists(url):
             storage.create(url, write_tar(_members(factors_BF, number)))

@@ -17,7 +17,13 @@ from typing import Any
 import pytest
 
 from cluster.cli import main
+from cluster.runner import run
+from lib.demo.shards import write_shards
+from lib.samples import read_shard
 from lib.verification import verify
+from pipelines.config import Input
+from pipelines.config_file import load_config
+from pipelines.inputs import expand_inputs, missing_inputs
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,6 +62,67 @@ def test_missing_inputs_are_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture
     code = call("run", "demo", "--set", f"input.shards=['{tmp_path}/*.tar']", "--engine", "local")
     assert code == 2
     assert "no file matches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_shards_none_of_which_is_there_are_refused_before_anything_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    changes = (f"input.shards=['{tmp_path}/in/f-{{0..2}}.tar']", f"output.folder={tmp_path}/run")
+    options = [part for change in changes for part in ("--set", change)]
+    options += ["--set", "execution.engine=local", "--set", "execution.workers=1"]
+    assert call(verb, "demo", *options) == 2
+    text = capsys.readouterr().err
+    assert "none of the 3 files is there" in text
+    assert f"{tmp_path}/in/f-0.tar" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_counts_the_shards_that_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(str(tmp_path), shards=1, faces_per_shard=1, seed=3)
+    shards = f"input.shards=['{tmp_path}/faces-0000{{0..2}}.tar']"
+    assert call("plan", "demo", "--set", shards, "--set", f"output.folder={tmp_path}/run") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no file there │ 2, such as" in text
+
+
+def test_a_finished_run_is_still_finished_when_its_shards_have_gone(
+    toy_run: Any, toys: ModuleType
+) -> None:
+    toy_run.write(a={})
+    assert toy_run.run(toys.ToyWorker).exit_code == 0
+    gone = toy_run.root / "in" / "a.tar"
+    gone.unlink()
+    config = toy_run.config.model_copy(update={"input": Input(shards=(str(gone),))})
+    assert run(config, factory=toys.ToyWorker, console=toy_run.console).exit_code == 0
+
+
+def test_faces_alone_are_the_inputs_of_the_demos_presets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("demo", "--faces-only") == 0
+    used: dict[str, list[bytes]] = {}
+    for name in ("demo", "demo-library", "demo-held-out"):
+        found = expand_inputs(load_config(name).input.shards)
+        assert missing_inputs(found) == ()
+        used[name] = [Path(shard.url).read_bytes() for shard in found]
+        assert sorted(p.name for p in Path(found[0].url).parent.iterdir()) == [
+            f"{shard.name}.tar" for shard in found
+        ]
+    assert used["demo"] == used["demo-library"]
+    pictures = {
+        name: {
+            sample.files["png"]
+            for data in shards
+            for sample in read_shard(data, "s", max_bytes=10**9, salvage=False).samples
+        }
+        for name, shards in used.items()
+    }
+    assert (len(pictures["demo"]), len(pictures["demo-held-out"])) == (64, 16)
+    assert not pictures["demo"] & pictures["demo-held-out"]
 
 
 def test_an_address_without_ray_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

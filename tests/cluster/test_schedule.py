@@ -94,10 +94,39 @@ def start(*pairs: tuple[int, ShardTask]) -> list[Event]:
 
 
 def test_every_worker_gets_one_shard_before_any_gets_two() -> None:
-    bench = Bench(Schedule(names(3), Rules(workers=2)))
+    bench = Bench(Schedule(names(4), Rules(workers=2)))
     bench.step()
     orders = bench.step(WorkerReady(0, "h", 1), WorkerReady(1, "h", 2))
-    assert [o.worker for o in orders if isinstance(o, Submit)] == [0, 1, 0]
+    assert [o.worker for o in orders if isinstance(o, Submit)] == [0, 1, 0, 1]
+
+
+def test_the_last_shards_are_not_fetched_ahead_while_another_worker_starts() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=2)))
+    bench.step()
+    (first,) = tasks(bench.step(WorkerReady(0, "h", 1)))
+    orders = bench.step(*start((0, first)), WorkerReady(1, "h", 2))
+    assert [o.worker for o in orders if isinstance(o, Submit)] == [1]
+
+
+def test_the_last_shard_goes_to_whoever_is_free_first() -> None:
+    bench = Bench(Schedule(names(3), Rules(workers=2)))
+    sent = bench.ready(0, 1)
+    assert [task.shard for task in sent] == ["s000", "s001"]
+    assert bench.step(*start((0, sent[0]), (1, sent[1])), after=5) == []
+    orders = bench.step(ShardFinished(1, sent[1], report(sent[1])))
+    assert [(o.worker, o.task.shard) for o in orders if isinstance(o, Submit)] == [(1, "s002")]
+
+
+def test_a_worker_that_never_starts_holds_nothing_up() -> None:
+    bench = Bench(Schedule(names(3), Rules(workers=2)))
+    sent = bench.ready(0)
+    for shard in ("s000", "s001", "s002"):
+        assert sent[0].shard == shard
+        sent = (
+            tasks(bench.step(*start((0, sent[0])), ShardFinished(0, sent[0], report(sent[0]))))
+            or sent[1:]
+        )
+    assert bench.schedule.over
 
 
 def test_no_more_workers_are_started_than_shards_are_left() -> None:
@@ -195,7 +224,8 @@ def test_a_retry_prefers_a_worker_that_did_not_fail_it() -> None:
     bench = Bench(Schedule(names(2), Rules(workers=2)))
     sent = bench.ready(0, 1)
     bench.step(*start((0, sent[0]), (1, sent[1])), ShardRaised(0, sent[0], raised()))
-    orders = bench.step(after=5)
+    assert tasks(bench.step(after=5)) == []
+    orders = bench.step(ShardFinished(1, sent[1], report(sent[1])))
     assert [(o.worker, o.task.shard) for o in orders if isinstance(o, Submit)] == [(1, "s000")]
 
 
