@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 
 from torch import Tensor
 
@@ -65,6 +66,8 @@ class Inverted:
     h_CYX: Mapping[int, Tensor] = field(default_factory=dict)
     """h as the network had it on the way up, by timestep, where that was asked for; float32, CPU.
     """
+    psnr: float = nan
+    """Of the unedited reconstruction, dB, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

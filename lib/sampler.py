@@ -108,7 +108,9 @@ class Sampler(Protocol):
     def step(
         self, steer: Steer, grid: Grid, node: int, states_SBLYX: Tensor, noise_LYX: Tensor | None
     ) -> Tensor:
-        """From `node` to the node below; `noise_LYX` is the latent's for this node, if any."""
+        """From `node` to the node below; `noise_LYX` is the latent's for this node, if any: of one
+        image for all rows, or (B, L, Y, X) of as many images.
+        """
         ...
 
 

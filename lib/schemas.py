@@ -100,14 +100,20 @@ _SAMPLE_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("index", pa.int32(), "position of the sample in its shard, from 0"),
     ("key", pa.string(), "the sample's label in the input shard"),
     ("directions", pa.int32(), "directions found in this image alone, stored in directions/"),
-    ("network_evaluations", pa.float32(), "inversion of the sample and reading its h"),
+    (
+        "network_evaluations",
+        pa.float32(),
+        "inversion of the sample, reading its h, decoding it",
+    ),
     ("jvp_count", pa.int32(), "forward products spent on the sample"),
     ("vjp_count", pa.int32(), "reverse products, likewise"),
+    ("psnr", pa.float32(), "of the sample's reconstruction, dB; null: not asked for"),
     *_GEOMETRY_COLUMNS,
 )
 
 SAMPLES = pa.schema(
-    [_required(name, kind) for name, kind, _ in _SAMPLE_COLUMNS], metadata=_METADATA
+    [pa.field(name, kind, nullable=name == "psnr") for name, kind, _ in _SAMPLE_COLUMNS],
+    metadata=_METADATA,
 )
 """One row a sample, sorted by index, of a run that edits nothing: commit/<shard>.parquet and
 manifest/samples-*.parquet.

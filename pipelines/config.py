@@ -288,6 +288,11 @@ class RunConfig(Section):
                 " `pipeline: direction_library`; apply what it finds in a run of"
                 " `pipeline: edit_dataset` with `method: library`"
             )
+        if self.invert.report and self.pipeline == "edit_dataset":
+            raise ValueError(
+                "invert.report: a run that edits reports every reconstruction in any case; expected"
+                " it with `pipeline: direction_library` or `store_latents`"
+            )
         if (
             isinstance(self.discover, DatasetDiscovery)
             and self.discover.capture == "inversion"

@@ -43,8 +43,8 @@ class FindDirections:
         rows: list[dict[str, Any]] = []
         directions: list[Direction] = []
         for discovered in counted(stages.discover(segmented, reject)):
-            sample = discovered.segmented.inverted.sample
-            rows.append(sample_row(sample, discovered.directions, stages.evaluations))
+            inverted_one = discovered.segmented.inverted
+            rows.append(sample_row(inverted_one, discovered.directions, stages.evaluations))
             directions.extend(discovered.directions)
 
         def finish() -> Products:
@@ -77,7 +77,7 @@ class LearnDirections:
         rows: list[dict[str, Any]] = []
         sums = ShardSums(stages.study, shard)
         for labelled in stages.label(observed, reject):
-            rows.append(sample_row(labelled.sample, (), stages.evaluations))
+            rows.append(sample_row(labelled.observed.inverted, (), stages.evaluations))
             sums.add(labelled.sample.index, labelled.observed.h_SCYX, labelled.scores)
 
         def finish() -> Products:

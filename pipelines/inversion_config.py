@@ -44,6 +44,10 @@ class Invert(Section):
     inverting. That run must have the same input, model, grid and inversion; the bytes made are
     those of a run that inverts.
     """
+    report: bool = False
+    """Decode every image unedited too and put the PSNR into the manifest, in a run that edits
+    nothing; a run that edits does so in any case.
+    """
     keep: tuple[Timestep, ...] = ()
     """With `output.latents`: further timesteps whose x_t is stored, so that later runs can look for
     directions there; the nearest grid timesteps are used.

@@ -18,6 +18,7 @@ from lib.run_folder import RunFolder
 from lib.sampler import Sampler
 from lib.samples import ShardDamage
 from tasks.invert import Inverter
+from tasks.reconstruct import Reconstructor
 from tasks.stored_latents import InvertStage, LatentKeeper, StoredInverter
 
 
@@ -54,11 +55,14 @@ class Inversions:
     store: LatentStore
     stored_by: RunFolder | None
     """The run whose latents are read instead of inverting."""
+    reconstruct: Reconstructor | None
+    """Measures every reconstruction, where that is asked for."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image."""
-        return self.inverter.evaluations if self.stored_by is None else 0
+        inverting = self.inverter.evaluations if self.stored_by is None else 0
+        return inverting + (0 if self.reconstruct is None else self.reconstruct.evaluations)
 
     def of_shard(self, shard: str, input_sha256: str) -> ShardInversion:
         """The stage for the shard whose tar has this hash; reads its latents if they are stored.
@@ -67,6 +71,12 @@ class Inversions:
             ShardDamage: the run that stored latents has none of this shard, or of another content,
                 or they are damaged.
         """
+        found = self._of_shard(shard, input_sha256)
+        if self.reconstruct is None:
+            return found
+        return ShardInversion(_Measured(found.invert, self.reconstruct), found.finish)
+
+    def _of_shard(self, shard: str, input_sha256: str) -> ShardInversion:
         if self.stored_by is not None:
             stored = read_latents(self.stored_by, shard, input_sha256)
             stage = StoredInverter(
@@ -89,6 +99,19 @@ class Inversions:
             source=self.store.source,
         )
         return ShardInversion(keeper, keeper.finish)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """An invert stage whose latents are reconstructed too."""
+
+    invert: InvertStage
+    reconstruct: Reconstructor
+
+    def __call__(
+        self, items: Iterable[Sample], reject: Callable[[Failure], None]
+    ) -> Iterator[Inverted]:
+        return self.reconstruct(self.invert(items, reject))
 
 
 class NoInversions:

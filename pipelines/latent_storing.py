@@ -36,7 +36,7 @@ class StoreLatents:
     ) -> Callable[[], Products]:
         """See `pipelines.shard_pipeline.Flow`."""
         rows = [
-            sample_row(inverted.sample, (), self.inversions.evaluations)
+            sample_row(inverted, (), self.inversions.evaluations)
             for inverted in counted(invert(samples, reject))
         ]
         return lambda: Products(pa.Table.from_pylist(rows, schema=schemas.SAMPLES))

@@ -189,7 +189,7 @@ def _plan_library(
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=conditioning_of(config.model).passes * looks,
-        decoding=0,
+        decoding=_reconstruction(config, timesteps),
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
         output_bytes=rows * step_numbers * value_bytes
@@ -213,7 +213,7 @@ def _plan_latents(
         directions=0,
         inversion=_inversion(config, timesteps),
         reading=0,
-        decoding=0,
+        decoding=_reconstruction(config, timesteps),
         jacobian_products=0,
         timesteps=(top, top),
         output_bytes=images * latent_bytes(config, checkpoint, timesteps),
@@ -229,6 +229,14 @@ def _inversion(config: RunConfig, timesteps: tuple[int, ...]) -> int:
     top = max(needs.last, *needs.keep, *further_nodes(invert, timesteps), 0)
     passes = conditioning_of(config.model).passes
     return passes * inversion_evaluations(invert.method, top, refinements=invert.refinements)
+
+
+def _reconstruction(config: RunConfig, timesteps: tuple[int, ...]) -> int:
+    """Network evaluations of `invert.report`."""
+    if not config.invert.report:
+        return 0
+    calls = step_evaluations(config.invert.method) * latent_needs(config, timesteps).last
+    return conditioning_of(config.model).passes * calls
 
 
 def _images(config: RunConfig, inputs: Sequence[ShardInput]) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 from lib.direction import Direction
-from lib.records import Sample
+from lib.records import Inverted, Sample
 
 
 def place_columns(sample: Sample) -> dict[str, Any]:
@@ -28,16 +29,18 @@ def geometry_columns(sample: Sample) -> dict[str, Any]:
 
 
 def sample_row(
-    sample: Sample, directions: Sequence[Direction], network_evaluations: float
+    inverted: Inverted, directions: Sequence[Direction], network_evaluations: float
 ) -> dict[str, Any]:
     """A row of `schemas.SAMPLES`. Products are counted for all regions of an image together, so
     its directions all say the same number.
     """
+    sample = inverted.sample
     return {
         **place_columns(sample),
         "directions": len(directions),
         "network_evaluations": network_evaluations,
         "jvp_count": max((d.jvp_count for d in directions), default=0),
         "vjp_count": max((d.vjp_count for d in directions), default=0),
+        "psnr": None if isnan(inverted.psnr) else inverted.psnr,
         **geometry_columns(sample),
     }

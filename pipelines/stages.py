@@ -25,6 +25,7 @@ from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
 from tasks.invert import Inverter
+from tasks.reconstruct import Reconstructor
 from tasks.segment import MaskSource, Segmenter
 
 
@@ -97,7 +98,7 @@ def build_inversions(
         "image_size": engine.denoiser.image_size,
         "fit": config.input.fit,
         "grid": list(timesteps),
-        "invert": config.invert.model_dump(mode="json", exclude={"latents", "keep"}),
+        "invert": config.invert.model_dump(mode="json", exclude={"latents", "keep", "report"}),
     }
     path = config.invert.latents
     return Inversions(
@@ -109,6 +110,7 @@ def build_inversions(
         device=engine.denoiser.device,
         store=LatentStore(config.output.latents, source),
         stored_by=None if path is None else RunFolder(path),
+        reconstruct=_reconstructor(config, engine, last) if config.invert.report else None,
     )
 
 
@@ -128,6 +130,16 @@ def build_inverter(
         keep=keep,
         observe=observe,
         sampler=build_sampler(config),
+        batch_size=config.invert.batch_size,
+    )
+
+
+def _reconstructor(config: RunConfig, engine: Engine, last: int) -> Reconstructor:
+    return Reconstructor(
+        engine.denoiser,
+        engine.grid,
+        sampler=build_sampler(config),
+        last=last,
         batch_size=config.invert.batch_size,
     )
 

@@ -45,7 +45,7 @@ def latent_needs(config: RunConfig, timesteps: tuple[int, ...]) -> LatentNeeds:
         return LatentNeeds(edited_nodes(timesteps, config.edit.window)[0], frozenset(), True)
     nodes = frozenset(discovery_work(config, timesteps).nodes)
     if config.pipeline == "direction_library":
-        return LatentNeeds(max(nodes), nodes, False)
+        return LatentNeeds(max(nodes), nodes, config.invert.report)
     return LatentNeeds(edited_nodes(timesteps, config.edit.window)[0], nodes, True)
 
 
@@ -149,7 +149,8 @@ def check_stored_latents(config: RunConfig, fields: Mapping[str, Any]) -> None:
 def _inversion_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those on which latents depend."""
     model = {key: value for key, value in fields["model"].items() if key != "h_layer"}
-    return {"model": model, **{name: fields[name] for name in ("input", "grid", "invert")}}
+    invert = {key: value for key, value in fields["invert"].items() if key != "report"}
+    return {"model": model, "input": fields["input"], "grid": fields["grid"], "invert": invert}
 
 
 def _read_run(path: str) -> dict[str, Any]:

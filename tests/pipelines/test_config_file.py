@@ -137,6 +137,10 @@ def test_overrides_are_yaml_values_by_dotted_path() -> None:
             "discover.capture: inversion takes h from inverting, and with invert.latents nothing is"
             " inverted; expected exact",
         ),
+        (
+            "invert: {report: true}",
+            "invert.report: a run that edits reports every reconstruction in any case; expected it",
+        ),
         ("invert: {method: ddpm, eta: 0}", "expected an eta above 0 somewhere"),
         ("discover: {method: supervised}", "discover.labels: is missing, and is required"),
         (

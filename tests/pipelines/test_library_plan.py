@@ -63,11 +63,25 @@ def test_evaluations_and_sizes_are_those_of_the_run(
     rows = pq.read_table(folder.commit_url("in")).to_pylist()
     assert {row["network_evaluations"] for row in rows} == {planned.evaluations}
     assert {row["directions"] for row in rows} == {planned.directions}
+    assert {row["psnr"] for row in rows} == {None}
     assert (planned.edits, planned.decoding, report.n_edits) == (0, 0, 0)
     kind = "directions" if planned.directions else "statistics"
     (file,) = (tmp_path / "run" / kind).iterdir()
     assert planned.output_bytes / 3 < file.stat().st_size < planned.output_bytes * 3 + 20_000
     assert all(label != "edits an image" for label, _ in planned.rows())
+
+
+@pytest.mark.parametrize("method", ["ddim", "edict", "ddpm"])
+@pytest.mark.parametrize("discover", [PCA, JACOBIAN], ids=["pca", "jacobian"])
+def test_a_run_may_report_how_well_its_images_come_back(
+    make: Any, shards: ModuleType, tmp_path: Path, discover: dict[str, Any], method: str
+) -> None:
+    made = make(discover, invert={"method": method, "report": True})
+    folder, _ = shards.work(made, [tmp_path / "in.tar"])
+    rows = pq.read_table(folder.commit_url("in")).to_pylist()
+    assert {row["network_evaluations"] for row in rows} == {plan(made).evaluations}
+    assert plan(made).decoding > 0
+    assert all(row["psnr"] > (5 if method == "ddim" else 40) for row in rows)
 
 
 def test_timesteps_that_do_not_fit_the_grid_are_refused(make: Any) -> None:
