@@ -28,12 +28,12 @@ from benchmarks.machine import describe
 def print_costs(variant: Variant, found: Sequence[Cost]) -> None:
     """One row a flow."""
     print(f"\n{EDITS} edits of one face, {NUM_STEPS} steps, asymmetric, {variant.name}")
-    print("flow        evaluations  of published   CPU s   peak MiB")
+    print("flow        evaluations  of published   CPU s   peak MiB   unedited PSNR")
     for cost in found:
         share = cost.evaluations / found[0].evaluations
         print(
             f"{cost.flow:10s}  {cost.evaluations:11d}  {share:12.2f}  {cost.cpu_s:6.1f}"
-            f"  {cost.peak_mib:9.1f}"
+            f"  {cost.peak_mib:9.1f}  {cost.psnr:13.1f} dB"
         )
     published, shared, ours = found
     print(

@@ -32,8 +32,7 @@ from tasks.edit import Editor
 WINDOW = (560, 300)
 TIMESTEP = 400
 METHOD = "localised"
-STEPS = (10, 20, 40, 80)
-"""Halved and doubled around 20 and around 40."""
+STEPS = (10, 20, 40)
 BASE = 20
 DIAL = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Of the strength that changes a region by about 0.15: the useful range."""
