@@ -19,7 +19,7 @@ import torch
 import typer
 
 from benchmarks.editing_costs import EDITS, NUM_STEPS, VARIANTS, Cost, Variant, costs
-from benchmarks.editing_effects import BASE, STEPS, WINDOW, Composition, Effect, measure
+from benchmarks.editing_effects import BASE, STEPS, WINDOW, Composition, Effect, kept, measure
 from benchmarks.embedded import HELD_OUT_SEED
 from benchmarks.locality_methods import REGIONS
 from benchmarks.machine import describe
@@ -62,15 +62,16 @@ def print_effects(effects: Sequence[Effect], compositions: Sequence[Composition]
             f"  {opposed:6d}/{len(own):<4d}  {median(moved):12.2f}"
         )
     print_steps(effects)
-    print("\ntwo directions together / each alone: median [least, most] over faces")
-    print("region (with)      factor change           |difference| / |change|")
+    print("\ntwo directions together / each alone, in the region of the first; over faces")
+    print("region (with)     factor change   in-region change median [least, most]   difference")
     for region, other in sorted({(c.region, c.other) for c in compositions}):
         both = [c for c in compositions if (c.region, c.other) == (region, other)]
-        ratios, apart = [c.factor_ratio for c in both], [c.difference for c in both]
+        ratios = [c.change_ratio for c in both]
         print(
-            f"{region:6s} ({other:5s})    {median(ratios):5.2f} [{min(ratios):.2f},"
-            f" {max(ratios):.2f}]      {median(apart):5.2f} [{min(apart):.2f}, {max(apart):.2f}]"
+            f"{region:6s} ({other:5s})   {kept(both):12.2f}  {median(ratios):18.2f}"
+            f" [{min(ratios):.2f}, {max(ratios):.2f}]  {median(c.difference for c in both):18.2f}"
         )
+    print(f"all              {kept(compositions):13.2f}")
     print("\nregion guard, 0.03 dilated and 0.03 feathered, same strength; medians over faces")
     print("region      ROIR free   guarded   in-region change guarded / free")
     for region in REGIONS:

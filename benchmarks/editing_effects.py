@@ -62,8 +62,8 @@ class Effect:
 
     @property
     def correlation(self) -> float:
-        """Of the factor's change with the strength."""
-        return float(np.corrcoef([*DIAL, 0.0], [*self.change_S, 0.0])[0, 1])
+        """Of the factor's change with the strength, whichever way + goes."""
+        return abs(float(np.corrcoef([*DIAL, 0.0], [*self.change_S, 0.0])[0, 1]))
 
     @property
     def opposite(self) -> bool:
@@ -78,8 +78,12 @@ class Composition:
     face: int
     region: str
     other: str
-    factor_ratio: float
-    """Change of the region's factor: together / alone."""
+    alone: float
+    """|Change| of the region's factor by its direction."""
+    together: float
+    """Change by both, counted the same way."""
+    change_ratio: float
+    """Mean |edited - reconstruction| in the region: together / alone."""
     difference: float
     """Mean |together - alone| in the region, of the mean |alone - reconstruction| there."""
 
@@ -177,17 +181,28 @@ def _compositions(
             mask_HW = masks[REGIONS[mine]]
             alone, _ = change(images_BCHW[row, None], images_BCHW[:1], mask_HW)
             apart, _ = change(together_BCHW[p, None], images_BCHW[row, None], mask_HW)
-            moved = float(together_BF[p, factor] - alone_BF[0, factor])
+            both, _ = change(together_BCHW[p, None], images_BCHW[:1], mask_HW)
+            moved = float(alone_BF[row, factor] - alone_BF[0, factor])
+            sign = 1.0 if moved > 0 else -1.0
             found.append(
                 Composition(
                     face.inverted.sample.index,
                     REGIONS[mine],
                     REGIONS[other],
-                    moved / float(alone_BF[row, factor] - alone_BF[0, factor]),
+                    sign * moved,
+                    sign * float(together_BF[p, factor] - alone_BF[0, factor]),
+                    float(both / alone),
                     float(apart / alone),
                 )
             )
     return found
+
+
+def kept(compositions: Sequence[Composition]) -> float:
+    """Change of the regions' factors together / alone, over all of them: 1 where a direction does
+    beside another what it does alone.
+    """
+    return sum(c.together for c in compositions) / sum(c.alone for c in compositions)
 
 
 def _face(index: int, count: int, seed: int, num_steps: int) -> Segmented:
