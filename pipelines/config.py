@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from lib.region_names import WHOLE
-from pipelines.config_section import Fraction, Name, PositiveInt, Section, Timestep
+from pipelines.config_section import Fraction, Name, PositiveInt, Section
 from pipelines.discovery_config import (
     Discovery,
     JacobianDiscovery,
     LibraryDiscovery,
     NoDiscovery,
 )
-from pipelines.edit_plan_config import Combination, EditPlan, SdEdit, distinct_strengths
+from pipelines.edit_config import Edit
+from pipelines.edit_plan_config import Combination, EditPlan
 from pipelines.inversion_config import Invert
 from pipelines.study_config import DatasetDiscovery
 
@@ -114,70 +115,6 @@ class Segment(Section):
     """A mask that covers less of the image is an error of that sample."""
     max_area: Fraction = 0.95
     """A mask that covers more of the image is an error of that sample."""
-
-
-class Guard(Section):
-    """Blends x_t outside an edit's region with the reconstruction after every step."""
-
-    dilation: Fraction = 0.03
-    """How far around its region the edit is left alone, as a fraction of the image's side."""
-    feather: Fraction = 0.03
-    """Over which distance beyond that it fades into the reconstruction."""
-
-
-class Edit(Section):
-    """What is done to the images."""
-
-    method: Literal["shift", "sdedit"] = "shift"
-    """shift: along directions; sdedit: noise to a timestep and denoise (SDEdit), a baseline without
-    inversion and without directions, for which nothing of this section but `sdedit` and
-    `batch_size` counts.
-    """
-    injection: Literal["asymmetric", "symmetric"] = "asymmetric"
-    """asymmetric: only the predicted x_0 sees the shifted h (Asyrp); symmetric: both terms of the
-    step do.
-    """
-    window: tuple[Timestep, Timestep] = (900, 300)
-    """Highest and lowest timestep at which h is shifted; inversion stops at the highest."""
-    strengths: Annotated[tuple[float, ...], Field(min_length=1)] = (-0.1, 0.1)
-    """In units of the model's mean norm of h; the effect does not depend on the number of steps."""
-    batch_size: PositiveInt = 16
-    """Edits of one image decoded together."""
-    reach: Literal["window", "found"] = "window"
-    """window: a direction of h is shifted at every step in the window; found: at the grid timesteps
-    nearest to its own alone.
-    """
-    x_edit: Literal["shift", "guidance"] = "shift"
-    """How a direction of x is applied at its timestep. shift: x + strength |unit noise| v (LOCO);
-    guidance: x + s (eps(x + d v) - eps(x)), repeated (pullback).
-    """
-    guidance_scale: Annotated[float, Field(gt=0.0)] = 0.1
-    """s of strength 1."""
-    guidance_steps: PositiveInt = 16
-    """How often guidance is repeated; each costs two network evaluations an edit."""
-    guidance_reach: Annotated[float, Field(gt=0.0)] = 1.0
-    """d, the length of the probing step along the direction of unit norm."""
-    guard: Guard | None = None
-    """Where set, the image outside an edit's region is held at the reconstruction; none: it is
-    measured and left as it is.
-    """
-    plan: EditPlan = EditPlan()
-    """Which edits: `{entries: [...], sample: 8}`. Without it every direction at every strength."""
-    sdedit: SdEdit = SdEdit()
-    """With method sdedit: `{timesteps: [300, 500], seeds: 2}`."""
-
-    @field_validator("strengths")
-    @classmethod
-    def _usable(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
-        return distinct_strengths(strengths)
-
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        if self.window[0] < self.window[1]:
-            raise ValueError(
-                "expected window as [highest, lowest] timestep, the first not below the second"
-            )
-        return self
 
 
 class Output(Section):
@@ -323,6 +260,23 @@ class RunConfig(Section):
                     f"edit.method: sdedit uses no directions; expected `discover.method: none` with"
                     f" it, got {method}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rule_fits_the_inversion(self) -> Self:
+        rule = self.edit.window_rule
+        if rule is None:
+            return self
+        if self.output.latents != "none" or self.invert.latents is not None:
+            raise ValueError(
+                "edit.window_rule: expected none in a run that stores latents or reads them, which"
+                " must know the window before; take what another run found, in its window.json"
+            )
+        if rule.boost and (self.invert.method != "ddim" or self.invert.boost_below):
+            raise ValueError(
+                "edit.window_rule: boost sets invert.boost_below; expected invert.method ddim and"
+                f" no boost_below, got {self.invert.method} and {self.invert.boost_below}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -89,6 +89,8 @@ def _leave_out_edits(fields: dict[str, Any], config: RunConfig) -> None:
         del fields["segment"]
         if not config.discover.timesteps:
             fields["edit"] = {"window": list(config.edit.window)}
+            if config.edit.window_rule is not None:
+                fields["edit"]["window_rule"] = config.edit.window_rule.model_dump(mode="json")
 
 
 def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from lib import storage
 from lib.grid import edited_nodes
@@ -82,8 +83,7 @@ def read_held_out(
     failures: list[Failure] = []
 
     def reject(failure: Failure) -> None:
-        place = failure.shard if failure.index is None else f"{failure.shard} #{failure.index}"
-        _log.warning("%s: %s", place, failure.message)
+        _warn(failure)
         failures.append(failure)
 
     sources = mask_sources(config)
@@ -95,18 +95,8 @@ def read_held_out(
         max_pixels=config.input.max_pixels,
     )
     found: list[Segmented] = []
-    with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
-        reader = SampleReader(
-            config.input,
-            image_size=subject.engine.denoiser.image_size,
-            claimed=frozenset(
-                r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
-            ),
-            fingerprint="",  # nothing here is random
-            pool=pool,
-            ahead=_AHEAD,
-        )
-        for samples in _shards(config, inputs, reader, reject):
+    with _samples(config, inputs, subject.engine.denoiser.image_size, reject) as shards:
+        for samples in shards:
             segmented = segment(subject.invert(samples, reject), reject)
             found += islice(segmented, count - len(found))
             if len(found) == count:
@@ -117,6 +107,47 @@ def read_held_out(
             f" {len(found)} ({len(failures)} skipped)"
         )
     return HeldOut(tuple(found), len(failures))
+
+
+def first_samples(config: RunConfig, image_size: int, count: int) -> list[Sample]:
+    """The first `count` images of the config's shards, fewer where there are fewer; what cannot be
+    read is logged as a warning.
+
+    Raises:
+        ConfigProblem: there is none.
+    """
+    inputs = expand_inputs(config.input.shards)
+    with _samples(config, inputs, image_size, _warn) as shards:
+        found = list(islice(chain.from_iterable(shards), count))
+    if not found:
+        raise ConfigProblem("input.shards: expected at least one image that can be read")
+    return found
+
+
+def _warn(failure: Failure) -> None:
+    place = failure.shard if failure.index is None else f"{failure.shard} #{failure.index}"
+    _log.warning("%s: %s", place, failure.message)
+
+
+@contextmanager
+def _samples(
+    config: RunConfig,
+    inputs: Sequence[ShardInput],
+    image_size: int,
+    reject: Callable[[Failure], None],
+) -> Iterator[Iterator[Iterator[Sample]]]:
+    with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
+        reader = SampleReader(
+            config.input,
+            image_size=image_size,
+            claimed=frozenset(
+                r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
+            ),
+            fingerprint="",  # nothing here is random
+            pool=pool,
+            ahead=_AHEAD,
+        )
+        yield _shards(config, inputs, reader, reject)
 
 
 def _shards(

@@ -55,6 +55,9 @@ class Plan:
     output_bytes: int
     """Estimated, of the whole run."""
 
+    window_found: bool = False
+    """Whether the run finds the lowest timestep; counted is for the whole of `edit.window`."""
+
     @property
     def evaluations(self) -> int:
         """Network evaluations an image, without the Jacobian's products."""
@@ -68,7 +71,8 @@ class Plan:
         parts = [("inversion", self.inversion), ("reading h", self.reading)]
         parts.append(("decoding", self.decoding))
         shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
-        steps = (f"{what} timesteps", f"{high} down to {low}; {stops}")
+        by_rule = " at the lowest, found by the run" if self.window_found else ""
+        steps = (f"{what} timesteps", f"{high} down to {low}{by_rule}; {stops}")
         if self.evaluations == self.inversion:  # it only inverts
             steps = ("inverted up to timestep", f"{high}")
         rows = [("images (estimate)", f"{self.images:,}"), steps]
@@ -125,6 +129,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint)
         + images * latent_bytes(config, checkpoint, timesteps),
+        window_found=config.edit.window_rule is not None,
     )
 
 

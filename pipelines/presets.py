@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from pipelines.config import (
     Box,
-    Edit,
     Execution,
     Grid,
     Input,
@@ -19,6 +18,7 @@ from pipelines.config import (
     Segment,
 )
 from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
+from pipelines.edit_config import Edit
 from pipelines.inversion_config import Invert
 
 

@@ -11,6 +11,7 @@ from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.flows import build_flow
+from pipelines.perceptual_window import resolved
 from pipelines.shard_pipeline import ShardPipeline
 
 _CODEC_THREADS = 3
@@ -27,6 +28,7 @@ class ShardWorker:
         config = RunConfig.model_validate_json(config_json)
         settle(config.model.cpu_threads)
         folder = RunFolder(config.output.folder)
+        config = resolved(config, folder)
         self._steps = itertools.count(1)
         self._done = 0
         self._pool = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")

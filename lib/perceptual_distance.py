@@ -1,0 +1,104 @@
+"""How different two images look: LPIPS where it is installed, else a measure without weights.
+
+Shape suffixes: B batch, C, H, W of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d
+
+from lib.problems import ModelProblem
+
+_TAPS, _SIGMA = 11, 1.5
+_SCALES = 3
+_RANGE = 2.0
+_C1, _C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class PerceptualDistance:
+    """A measure with the distances at which Asyrp's rule cuts."""
+
+    name: str
+    between: Callable[[Tensor, Tensor], Tensor]
+    """Two batches (B, C, H, W) in [-1, 1] -> (B,)."""
+    edit: float
+    """Of the image and P_t where editing may end, for a cosine of 1."""
+    boost: float
+    """Of the image and x_t where boosting may begin."""
+
+
+def perceptual_distance(name: str, device: torch.device) -> PerceptualDistance:
+    """`lpips`, `ssim`, or `auto`: the first if the package is installed.
+
+    LPIPS (AlexNet; Zhang et al. 2018) has the thresholds of Asyrp (Kwon et al. 2023, section 3.3),
+    0.33 and 1.2. Those of ssim are our own: with them the embedded model is cut where Asyrp's
+    models are, near T/2 and T/6.
+
+    Raises:
+        ModelProblem: LPIPS is asked for or installed, but cannot be loaded.
+    """
+    if name == "ssim" or (name == "auto" and find_spec("lpips") is None):
+        return PerceptualDistance("ssim", structural_distance, edit=0.6, boost=0.1)
+    return PerceptualDistance("lpips-alex", _lpips(device), edit=0.33, boost=1.2)
+
+
+def structural_distance(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """1 - SSIM (Wang et al. 2004: Gaussian window of 1.5 pixels), averaged over the image, its
+    half and its quarter size, as far as the window fits into them: 0 for equal images, about 1 for
+    unrelated ones. (B,) float32.
+    """
+    distances: list[Tensor] = []
+    for scale in range(_SCALES):
+        if scale:
+            a_BCHW, b_BCHW = avg_pool2d(a_BCHW, 2), avg_pool2d(b_BCHW, 2)
+        if min(a_BCHW.shape[2:]) < _TAPS and distances:
+            break
+        distances.append(1 - _ssim(a_BCHW, b_BCHW))
+    return torch.stack(distances).mean(0)
+
+
+def _ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """Mean over all windows inside the image and its channels, (B,)."""
+    mean_a, mean_b = _blurred(a_BCHW), _blurred(b_BCHW)
+    var_a = _blurred(a_BCHW * a_BCHW) - mean_a**2
+    var_b = _blurred(b_BCHW * b_BCHW) - mean_b**2
+    both = _blurred(a_BCHW * b_BCHW) - mean_a * mean_b
+    numerator = (2 * mean_a * mean_b + _C1) * (2 * both + _C2)
+    ssim_BCHW = numerator / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))
+    return ssim_BCHW.mean((1, 2, 3))
+
+
+def _blurred(x_BCHW: Tensor) -> Tensor:
+    taps = min(_TAPS, *x_BCHW.shape[2:])
+    place = torch.arange(taps, dtype=torch.float32, device=x_BCHW.device) - (taps - 1) / 2
+    weight = torch.exp(-(place**2) / (2 * _SIGMA**2))
+    weight = weight / weight.sum()
+    flat_N1HW = x_BCHW.flatten(0, 1)[:, None]
+    rows_N1HW = conv2d(flat_N1HW, weight[None, None, :, None])
+    blurred_N1HW = conv2d(rows_N1HW, weight[None, None, None, :])
+    return blurred_N1HW.view(*x_BCHW.shape[:2], *blurred_N1HW.shape[2:])
+
+
+def _lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    try:
+        network: Any = import_module("lpips").LPIPS(net="alex", verbose=False).to(device).eval()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ModelProblem(
+            f"edit.window_rule: the package lpips and its AlexNet weights cannot be loaded"
+            f" ({error}); expected them to be installed, or `measure: ssim`"
+        ) from error
+
+    def between(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+        distance_B111: Tensor = network(a_BCHW, b_BCHW)
+        return distance_B111.flatten()
+
+    return between
