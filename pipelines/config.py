@@ -263,6 +263,17 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _boosted_by_ddim(self) -> Self:
+        rule = self.edit.window_rule
+        boosted = self.edit.boost_below > 0 or (rule is not None and rule.boost)
+        if boosted and self.invert.method != "ddim":
+            raise ValueError(
+                "edit.boost_below: expected invert.method ddim with it, got"
+                f" {self.invert.method}, whose exact way back it would leave"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rule_fits_the_inversion(self) -> Self:
         rule = self.edit.window_rule
         if rule is None:
@@ -272,10 +283,10 @@ class RunConfig(Section):
                 "edit.window_rule: expected none in a run that stores latents or reads them, which"
                 " must know the window before; take what another run found, in its window.json"
             )
-        if rule.boost and (self.invert.method != "ddim" or self.invert.boost_below):
+        if rule.boost and self.edit.boost_below:
             raise ValueError(
-                "edit.window_rule: boost sets invert.boost_below; expected invert.method ddim and"
-                f" no boost_below, got {self.invert.method} and {self.invert.boost_below}"
+                "edit.window_rule: boost sets edit.boost_below; expected one of them, got"
+                f" {self.edit.boost_below} too"
             )
         return self
 

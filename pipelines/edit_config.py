@@ -29,7 +29,7 @@ class WindowRule(Section):
     cosine: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Of the two texts or labels of the edit; the lower, the further down the window reaches."""
     boost: bool = False
-    """Whether `invert.boost_below` is set by the rule too."""
+    """Whether `boost_below` is set by the rule too."""
 
 
 class Edit(Section):
@@ -53,6 +53,10 @@ class Edit(Section):
     window_rule: WindowRule | None = None
     """Where set, the lowest timestep is found by the run: Asyrp's perceptual rule, not below the
     one in `window`.
+    """
+    boost_below: Timestep = 0
+    """With inversion ddim: below this timestep decoding adds fresh seeded noise at every step, eta
+    = 1 (quality boosting); the reconstruction then differs from the image in details. 0: nowhere.
     """
     reach: Literal["window", "found"] = "window"
     """window: a direction of h is shifted at every step in the window; found: at the grid timesteps

@@ -27,10 +27,6 @@ class Invert(Section):
     """Fixed-point refinements of every inversion step of ddim; each costs one more network
     evaluation a step.
     """
-    boost_below: Timestep = 0
-    """Of ddim: below this timestep decoding adds fresh seeded noise at every step, eta = 1 (quality
-    boosting); the reconstruction then differs from the image in details. 0: nowhere.
-    """
     mixing: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.93
     """Of edict: how much of itself each of the two states keeps in a step."""
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -66,7 +62,6 @@ class Invert(Section):
     def _of_the_method(self) -> Self:
         for name, method in (
             ("refinements", "ddim"),
-            ("boost_below", "ddim"),
             ("mixing", "edict"),
             ("gamma", "bdia"),
             ("eta", "ddpm"),

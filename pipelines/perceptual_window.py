@@ -38,11 +38,9 @@ def resolved(config: RunConfig, folder: RunFolder) -> RunConfig:
     found = json.loads(storage.read_bytes(url))
     high, low = config.edit.window
     window = (high, max(low, int(found["t_edit"])))
-    edit = config.edit.model_copy(update={"window": window, "window_rule": None})
-    invert = config.invert
-    if rule.boost:
-        invert = invert.model_copy(update={"boost_below": int(found["t_boost"])})
-    return config.model_copy(update={"edit": edit, "invert": invert})
+    boost_below = int(found["t_boost"]) if rule.boost else config.edit.boost_below
+    update = {"window": window, "window_rule": None, "boost_below": boost_below}
+    return config.model_copy(update={"edit": config.edit.model_copy(update=update)})
 
 
 def measured(config: RunConfig, rule: WindowRule) -> dict[str, Any]:

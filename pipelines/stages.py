@@ -149,7 +149,7 @@ def build_sampler(config: RunConfig) -> Sampler:
     invert = config.invert
     match invert.method:
         case "ddim":
-            return DdimSampler(invert.refinements, invert.boost_below)
+            return DdimSampler(invert.refinements, config.edit.boost_below)
         case "edict":
             return EdictSampler(invert.mixing)
         case "bdia":

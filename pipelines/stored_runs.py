@@ -90,7 +90,6 @@ def latent_bytes(config: RunConfig, checkpoint: Checkpoint, timesteps: tuple[int
     if invert.method == "ddpm":
         eta = EtaSchedule(invert.eta_points)
         tensors += sum(eta.at(t) > 0 for t in timesteps[: needs.last])
-    tensors += sum(t < invert.boost_below for t in timesteps[1 : needs.last])
     return tensors * prod(checkpoint.latent_shape) * value_bytes
 
 

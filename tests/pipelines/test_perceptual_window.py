@@ -40,7 +40,7 @@ def test_the_first_worker_measures_and_all_edit_in_what_it_found(
     again = resolved(config, RunFolder(str(tmp_path / "run")))
     assert again.edit.window == (900, max(200, found["t_edit"]))
     assert again.edit.window_rule is None
-    assert again.invert.boost_below == found["t_boost"]
+    assert again.edit.boost_below == found["t_boost"]
     rows = pq.read_table(folder.commit_url("a")).to_pylist()
     lowest = min(t for t in steps if t >= again.edit.window[1])
     assert {(row["t_high"], row["t_low"]) for row in rows} == {(832, lowest)}
@@ -66,15 +66,15 @@ def test_a_plan_counts_the_window_as_it_is_written_and_says_so(
     ("sections", "message"),
     [
         ({"output": {"folder": "out", "latents": "float32"}}, "stores latents or reads them"),
-        ({"invert": {"boost_below": 100}}, "no boost_below, got ddim and 100"),
-        ({"invert": {"method": "bdia"}}, "expected invert.method ddim"),
+        ({"edit": EDIT | {"boost_below": 100}}, "expected one of them, got 100 too"),
+        ({"invert": {"method": "bdia"}}, "expected invert.method ddim with it, got bdia"),
     ],
 )
 def test_what_the_rule_cannot_be_combined_with_is_refused(
     shards: ModuleType, tmp_path: Path, sections: dict[str, dict[str, object]], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):
-        shards.config("embedded", "a.tar", tmp_path, edit=EDIT, **sections)
+        shards.config("embedded", "a.tar", tmp_path, **({"edit": EDIT} | sections))
 
 
 def test_boosting_adds_the_same_noise_in_every_run(
@@ -83,9 +83,7 @@ def test_boosting_adds_the_same_noise_in_every_run(
     shard = shards.write_tar(tmp_path / "in" / "a.tar", shards.samples(2))
     made = {}
     for name, below in (("plain", 0), ("boosted", 500), ("again", 500)):
-        config = shards.config(
-            tiny_checkpoint, shard, tmp_path / name, invert={"boost_below": below}
-        )
+        config = shards.config(tiny_checkpoint, shard, tmp_path / name, edit={"boost_below": below})
         shards.work(config, [shard])
         made[name] = shards.images(tmp_path / name)
     assert sorted(made["plain"]) == sorted(made["boosted"])
