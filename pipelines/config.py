@@ -11,16 +11,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lib.region_names import WHOLE
+from pipelines.config_agreement import check_agreement
 from pipelines.config_section import Fraction, Name, PositiveInt, Section
 from pipelines.discovery_config import (
     Discovery,
     JacobianDiscovery,
-    LibraryDiscovery,
     NoDiscovery,
 )
 from pipelines.edit_config import Edit
-from pipelines.edit_plan_config import Combination, EditPlan
 from pipelines.inversion_config import Invert
 from pipelines.study_config import DatasetDiscovery
 
@@ -197,134 +195,6 @@ class RunConfig(Section):
         return values
 
     @model_validator(mode="after")
-    def _latents_go_one_way(self) -> Self:
-        stores = self.output.latents != "none"
-        if self.pipeline == "store_latents" and not stores:
-            raise ValueError("output.latents: expected float32 or float16 with store_latents")
-        if self.invert.latents is not None and stores:
-            raise ValueError(
-                "output.latents: expected none with invert.latents, which are stored already"
-            )
-        used = stores or self.invert.latents is not None
-        if used and self.pipeline == "edit_dataset" and self.edit.method == "sdedit":
-            raise ValueError("edit.method: sdedit inverts nothing; expected no latents with it")
-        if self.invert.keep and not stores:
-            raise ValueError(
-                "invert.keep: is for stored latents; expected output.latents: float32 or float16"
-            )
+    def _sections_agree(self) -> Self:
+        check_agreement(self)
         return self
-
-    @model_validator(mode="after")
-    def _method_fits_the_pipeline(self) -> Self:
-        method = self.discover.method
-        if self.pipeline == "store_latents":
-            return self
-        if isinstance(self.discover, DatasetDiscovery) and self.pipeline != "direction_library":
-            raise ValueError(
-                f"discover.method: {method} learns from all images of a run; expected it with"
-                " `pipeline: direction_library`; apply what it finds in a run of"
-                " `pipeline: edit_dataset` with `method: library`"
-            )
-        if self.invert.report and self.pipeline == "edit_dataset":
-            raise ValueError(
-                "invert.report: a run that edits reports every reconstruction in any case; expected"
-                " it with `pipeline: direction_library` or `store_latents`"
-            )
-        if (
-            isinstance(self.discover, DatasetDiscovery)
-            and self.discover.capture == "inversion"
-            and self.invert.latents is not None
-        ):
-            raise ValueError(
-                "discover.capture: inversion takes h from inverting, and with invert.latents"
-                " nothing is inverted; expected exact"
-            )
-        if isinstance(self.discover, LibraryDiscovery) and self.pipeline != "edit_dataset":
-            raise ValueError(
-                "discover.method: library applies directions and finds none; expected it with"
-                " `pipeline: edit_dataset`"
-            )
-        if isinstance(self.discover, NoDiscovery) and self.pipeline != "edit_dataset":
-            raise ValueError(
-                "discover.method: none finds nothing to store; expected it with"
-                " `pipeline: edit_dataset` and `edit.method: sdedit`"
-            )
-        if self.pipeline == "edit_dataset":
-            if isinstance(self.discover, NoDiscovery) and self.edit.method != "sdedit":
-                raise ValueError(
-                    "discover.method: none leaves nothing to shift along; expected a method, or"
-                    " `edit.method: sdedit`"
-                )
-            if self.edit.method == "sdedit" and not isinstance(self.discover, NoDiscovery):
-                raise ValueError(
-                    f"edit.method: sdedit uses no directions; expected `discover.method: none` with"
-                    f" it, got {method}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _boosted_by_ddim(self) -> Self:
-        rule = self.edit.window_rule
-        boosted = self.edit.boost_below > 0 or (rule is not None and rule.boost)
-        if boosted and self.invert.method != "ddim":
-            raise ValueError(
-                "edit.boost_below: expected invert.method ddim with it, got"
-                f" {self.invert.method}, whose exact way back it would leave"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rule_fits_the_inversion(self) -> Self:
-        rule = self.edit.window_rule
-        if rule is None:
-            return self
-        if self.output.latents != "none" or self.invert.latents is not None:
-            raise ValueError(
-                "edit.window_rule: expected none in a run that stores latents or reads them, which"
-                " must know the window before; take what another run found, in its window.json"
-            )
-        if rule.boost and self.edit.boost_below:
-            raise ValueError(
-                "edit.window_rule: boost sets edit.boost_below; expected one of them, got"
-                f" {self.edit.boost_below} too"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _regions_known(self) -> Self:
-        if WHOLE in self.segment.regions:
-            raise ValueError(
-                f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
-            )
-        method = self.discover.method
-        if self.pipeline == "store_latents":
-            return self
-        without = isinstance(self.discover, DatasetDiscovery | NoDiscovery)
-        if not self.segment.regions and not without:
-            raise ValueError(f"segment.regions: expected at least one region for method {method}")
-        if method in ("jive", "ajive") and len(self.segment.regions) < 2:
-            raise ValueError(
-                f"segment.regions: expected at least two regions, which {method} compares"
-            )
-        if isinstance(self.discover, LibraryDiscovery):
-            unknown = sorted(set(self.discover.regions) - set(self.segment.regions) - {WHOLE})
-            if unknown:
-                raise ValueError(
-                    f"discover.regions names {unknown}, which segment.regions does not define"
-                )
-        unknown = sorted(_planned_regions(self.edit.plan) - set(self.segment.regions) - {WHOLE})
-        if unknown and self.edit.method == "shift" and self.pipeline == "edit_dataset":
-            raise ValueError(
-                f"edit.plan: names the regions {unknown}, which segment.regions does not define; it"
-                f" defines {sorted(self.segment.regions)}"
-            )
-        return self
-
-
-def _planned_regions(plan: EditPlan) -> set[str]:
-    parts = [
-        part
-        for entry in plan.entries
-        for part in (entry.combine if isinstance(entry, Combination) else (entry,))
-    ]
-    return {region for part in parts for region in part.regions}
