@@ -11,14 +11,14 @@ from benchmarks.editing_costs import FLOWS, Cost, Variant, measure
 from benchmarks.editing_effects import BASE, Composition, Effect, kept
 from benchmarks.editing_effects import measure as effects_of
 
-STEPS, EDITS = 12, 4
-TOP = 6
-"""Of the twelve timesteps 0, 91, ... 999, those up to 454 are not above T/2."""
+STEPS, EDITS = 8, 3
+TOP = 4
+"""Of the eight timesteps 0, 143, ... 999, those up to 428 are not above T/2."""
 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Cost]:
-    variant = Variant("at t=T/2 alone", "found", 420)
+    variant = Variant("at t=T/2 alone", "found", 400)
     return {flow: measure(flow, variant, STEPS, EDITS) for flow in FLOWS}
 
 
