@@ -19,7 +19,16 @@ import torch
 import typer
 
 from benchmarks.editing_costs import EDITS, NUM_STEPS, VARIANTS, Cost, Variant, costs
-from benchmarks.editing_effects import BASE, STEPS, WINDOW, Composition, Effect, kept, measure
+from benchmarks.editing_effects import (
+    BASE,
+    STEPS,
+    WINDOW,
+    Composition,
+    Effect,
+    kept,
+    mean_correlation,
+    measure,
+)
 from benchmarks.embedded import HELD_OUT_SEED
 from benchmarks.locality_methods import REGIONS
 from benchmarks.machine import describe
@@ -36,11 +45,12 @@ def print_costs(variant: Variant, found: Sequence[Cost]) -> None:
             f"  {cost.peak_mib:9.1f}  {cost.psnr:13.1f} dB"
         )
     published, shared, ours = found
+    print("max |difference| of the edited images before they are quantised")
+    print(f"  shared / published                 {_apart(shared.x_ELYX, published.x_ELYX):.1e}")
+    print(f"  ours / shared, from the same x_t   {_apart(ours.same_start_ELYX, shared.x_ELYX):.1e}")
     print(
-        "max |difference| of the edited images: shared / published"
-        f" {_apart(shared.x_ELYX, published.x_ELYX):.1e}; ours / shared from the same x_t"
-        f" {_apart(ours.same_start_ELYX, shared.x_ELYX):.1e}; ours from its own x_t, which did not"
-        f" go to T and back, / shared {_apart(ours.x_ELYX, shared.x_ELYX):.1e}"
+        f"  ours / shared, each from its own   {_apart(ours.x_ELYX, shared.x_ELYX):.1e} (the others'"
+        " x_t went to T and back, at a loss)"
     )
 
 
@@ -51,15 +61,15 @@ def print_effects(effects: Sequence[Effect], compositions: Sequence[Composition]
         f"\n{faces} held-out faces, their own localised directions, {BASE} steps, window {WINDOW},"
         " asymmetric"
     )
-    print("region   correlation median [min]  + opposes -   factor change at full strength")
+    print("region    correlation: of the mean  median [min]   + opposes -   |factor change|")
     for region in REGIONS:
         own = [e for e in effects if e.region == region]
         correlations = [e.correlation for e in own]
         opposed = sum(e.opposite for e in own)
         moved = [abs(e.factor_change[BASE]) for e in own]
         print(
-            f"{region:8s}  {median(correlations):12.3f} [{min(correlations):.3f}]"
-            f"  {opposed:6d}/{len(own):<4d}  {median(moved):12.2f}"
+            f"{region:8s}  {mean_correlation(own):24.3f}  {median(correlations):.3f}"
+            f" [{min(correlations):.3f}]  {opposed:6d}/{len(own):<4d}  {median(moved):15.2f}"
         )
     print_steps(effects)
     print("\ntwo directions together / each alone, in the region of the first; over faces")

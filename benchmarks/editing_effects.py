@@ -32,7 +32,7 @@ from tasks.edit import Editor
 WINDOW = (560, 300)
 TIMESTEP = 400
 METHOD = "localised"
-STEPS = (10, 20, 40)
+STEPS = (10, 20, 40, 80)
 BASE = 20
 DIAL = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Of the strength that changes a region by about 0.15: the useful range."""
@@ -63,7 +63,7 @@ class Effect:
     @property
     def correlation(self) -> float:
         """Of the factor's change with the strength, whichever way + goes."""
-        return abs(float(np.corrcoef([*DIAL, 0.0], [*self.change_S, 0.0])[0, 1]))
+        return abs(_correlation(self.change_S))
 
     @property
     def opposite(self) -> bool:
@@ -196,6 +196,16 @@ def _compositions(
                 )
             )
     return found
+
+
+def mean_correlation(effects: Sequence[Effect]) -> float:
+    """Of the mean change over faces with the strength, + taken the way the factor rises."""
+    rows = [np.array(e.change_S) * (1 if e.change_S[-1] > e.change_S[0] else -1) for e in effects]
+    return _correlation(np.mean(rows, axis=0).tolist())
+
+
+def _correlation(change_S: Sequence[float]) -> float:
+    return float(np.corrcoef([*DIAL, 0.0], [*change_S, 0.0])[0, 1])
 
 
 def kept(compositions: Sequence[Composition]) -> float:
