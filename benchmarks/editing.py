@@ -49,8 +49,8 @@ def print_costs(variant: Variant, found: Sequence[Cost]) -> None:
     print(f"  shared / published                 {_apart(shared.x_ELYX, published.x_ELYX):.1e}")
     print(f"  ours / shared, from the same x_t   {_apart(ours.same_start_ELYX, shared.x_ELYX):.1e}")
     print(
-        f"  ours / shared, each from its own   {_apart(ours.x_ELYX, shared.x_ELYX):.1e} (the others'"
-        " x_t went to T and back, at a loss)"
+        f"  ours / shared, each from its own   {_apart(ours.x_ELYX, shared.x_ELYX):.1e}"
+        " (theirs went to T and back, at a loss)"
     )
 
 
