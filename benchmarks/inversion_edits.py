@@ -29,7 +29,7 @@ from tasks.invert import Inverter
 WINDOW = (560, 300)
 FOUND_AT = 400
 REGION = "mouth"
-STRENGTH = 0.1
+STRENGTH = 0.02
 SAMPLERS: dict[str, Sampler] = {
     "DDIM, 3 evaluations": DdimSampler(2),
     "DDIM": DdimSampler(),

@@ -30,8 +30,11 @@ class BdiaSampler:
     second state is x_N + (x_{N-1} - D_N(x_N)) / gamma, and the scheme stays exact there too.
 
     The states are float64 (the network sees them as float32), since rounding would grow by
-    1 / gamma a node on the way up. So does the difference of DDIM's step up to its step down: at
-    gamma well below 1, x_t leaves what the network knows.
+    1 / gamma a node on the way up. So do the differences between the steps: with gamma 0.8 and
+    N = 50 the std of x_t is 5300 instead of 1. At gamma 1 nothing is damped either way: embedded
+    faces come back with 84 dB at N = 10 and x_t keeps its std, but an edit's effect on one node is
+    carried on undamped; at N = 50 it is 1.28 of the size it has after refined DDIM, at a cosine of
+    0.88 (EDICT: 0.76 and 0.99; `benchmarks.inversion_edits`, 4 faces).
     """
 
     gamma: float = 1.0

@@ -1,10 +1,13 @@
 """EDICT (Wallace, Gokul & Naik 2023, arXiv 2211.12446): two coupled states, each the other's view
 of the network, so that every step can be undone exactly.
 
-Against DDIM: exact up to rounding at any number of steps, for twice the evaluations both ways. The
-two states must stay together for the network to see what it was trained on: with few steps they
-drift apart (`mixing` draws them together, and the way up undoes that, by 1 / mixing a node and
-state), so a lower `mixing` costs exactness, a higher one the agreement of the two.
+Exact but for rounding, for twice the evaluations of DDIM both ways. What it costs: the way up
+multiplies the difference of the two states by 1 / mixing for each at every node, so x_t blows up
+with many steps (mixing 0.8, N = 50: std 1065 instead of 1); the way down magnifies rounding with
+few. When kernels round differently both ways, embedded faces come back from the last timestep with
+42 dB at N = 10 and 57 dB at N = 25 (BDIA: 84 and 90), and from t = 560 at N = 50 with 121 dB. An
+edit at N = 50 is 0.76 of the size it has after refined DDIM, at a cosine of 0.99
+(`benchmarks.inversion`, `benchmarks.inversion_edits`; 8 and 4 faces).
 
 Shape suffixes: as in `sampler`; S = 2, the states x and y of the paper.
 """
