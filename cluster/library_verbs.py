@@ -67,15 +67,13 @@ def score(
     changes: _Set = None,
 ) -> None:
     """Try every direction on held-out images; measure, rank, and make the pictures for `show`."""
-    from cluster.library_views import scoring_bar, show_scored
+    from cluster.library_views import scoring_line, show_scored
     from pipelines.config_file import load_config
     from pipelines.library_score import Scoring, score_library
 
     loaded = load_config(config, changes or ())
-    with scoring_bar() as (begin, advance):
-        scored = score_library(
-            library, loaded, Scoring(images, change, limit), begin=begin, advance=advance
-        )
+    with scoring_line() as report:
+        scored = score_library(library, loaded, Scoring(images, change, limit), report=report)
     show_scored(scored)
 
 

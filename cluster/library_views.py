@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cluster.progress import ProgressLine, duration
 from lib import storage
 from lib.library_rows import placed
 from lib.problems import ConfigProblem
@@ -19,7 +22,9 @@ from pipelines.number_texts import three
 if TYPE_CHECKING:
     from pipelines.library_build import GroupReport
     from pipelines.library_score import Scored
+    from pipelines.measurement import Progress
 
+_TICK_S = 0.5
 _LOG_WIDTH = 160
 """Columns of a table that goes to a file."""
 
@@ -37,23 +42,56 @@ def show_built(root: str, directions: int, groups: Sequence[GroupReport]) -> Non
     console.print(f"{directions:,} directions in {storage.redact(root)}", highlight=False)
 
 
-@contextmanager
-def scoring_bar() -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """(begin, advance) of a progress bar on standard error, which a log shows only at its end."""
-    progress = Progress(
-        TextColumn("score"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    with progress:
-        task = progress.add_task("score", total=None)
-        yield (
-            lambda total: progress.update(task, total=total),
-            lambda: progress.advance(task),
+@dataclass(slots=True)
+class ScoringTally:
+    """What scoring said last, and when it began to measure."""
+
+    progress: Progress | None = None
+    begun_at: float = 0.0
+
+    def add(self, progress: Progress, now: float) -> None:
+        """Take in what scoring reports; `now` is a monotonic clock in seconds."""
+        if self.progress is None:
+            self.begun_at = now
+        self.progress = progress
+
+    def line(self, now: float) -> str:
+        """The progress line."""
+        found = self.progress
+        if found is None:
+            return "score | loading the model and inverting the images"
+        measured = found.tries_done - found.tries_found
+        eta = "?"
+        if measured:
+            left = (now - self.begun_at) * (found.tries - found.tries_done) / measured
+            eta = duration(left)
+        earlier = f" ({found.tries_found:,} by an earlier call)" if found.tries_found else ""
+        return (
+            f"score {found.images_done}/{found.images} images"
+            f" | {found.tries_done:,}/{found.tries:,} edits searched{earlier} | ETA {eta}"
         )
+
+
+@contextmanager
+def scoring_line(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
+    """What takes the reports of scoring and shows them on standard error: one line that is redrawn
+    on a terminal, a plain one every 30 s in a log.
+    """
+    tally, over = ScoringTally(), Event()
+    with ProgressLine(console or Console(stderr=True), tally.line, time.monotonic()) as shown:
+
+        def draw() -> None:
+            while not over.wait(_TICK_S):
+                shown.tick(time.monotonic())
+
+        drawing = Thread(target=draw, name="progress", daemon=True)
+        drawing.start()
+        try:
+            yield lambda progress: tally.add(progress, time.monotonic())
+        finally:
+            over.set()
+            drawing.join()
+        shown.finish(time.monotonic())
 
 
 def show_scored(scored: Scored) -> None:

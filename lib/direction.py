@@ -35,7 +35,9 @@ class Scores:
     consistency: float
     """Mean cosine between the changes it makes in the region of different images."""
     linearity: float
-    """Cosine between the change at full and at half strength."""
+    """1 - |full - 2 half| / |full| of the changes in the region at full and at half strength: 1 for
+    a dial, 0 for a switch.
+    """
     symmetry: float
     """Minus the cosine between the changes at plus and at minus the strength."""
     score: float

@@ -174,7 +174,7 @@ _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
     ("in_change", pa.float32(), "median change in the region at which it was scored"),
     ("strength", pa.float32(), "median strength that makes this change"),
     ("consistency", pa.float32(), "mean cosine between the changes it makes in different images"),
-    ("linearity", pa.float32(), "median cosine between the changes at full and half strength"),
+    ("linearity", pa.float32(), "median 1 - |full - 2 half| / |full|, changes in the region"),
     ("symmetry", pa.float32(), "median of minus the cosine between the changes at + and -"),
     ("factor", pa.string(), "the factor that moves most, where a regressor is at hand"),
     ("factor_change", pa.float32(), "median change of that factor"),

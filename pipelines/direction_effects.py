@@ -7,7 +7,6 @@ Shape suffixes: B images, C colours, H, W of the image, P, P of a region's portr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import median
 
@@ -15,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from lib.direction import WHOLE, Direction, Scores
+from lib.direction import WHOLE, Scores
 from lib.records import Segmented
 from lib.shift import Shift
 from pipelines.contact_sheets import Pixels
+from pipelines.effects import Effect, Effects, Measured
 from pipelines.library_sheets import MOST_ROWS, SheetRow
 from pipelines.strength_search import matched
 from tasks.edit import Editor
 
-FIRST_STRENGTH = 0.1
 _PORTRAIT = 32
 """Pixels a side of what consistency compares."""
 
@@ -31,63 +30,93 @@ Factors = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) float32 in [-1, 1] -> factors (B, F)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What one direction does to one image."""
-
-    reached: bool
-    strength: float
-    in_change: float
-    roir: float
-    """NaN where the region is the whole image."""
-    linearity: float
-    symmetry: float
-    factors_F: Tensor
-    """Change of every factor; empty without a regressor."""
-
-
-@dataclass(slots=True)
-class Effects:
-    """What one direction does to many images, collected as they come."""
-
-    direction: Direction
-    tried: int = 0
-    """Images."""
-    found: list[Effect] = field(default_factory=list)
-    inside_CPP: Tensor = field(default_factory=lambda: torch.zeros(1))
-    """Sum over images of the portrait of the change inside the region, of unit norm each, where it
-    was reached.
-    """
-    rows: list[SheetRow] = field(default_factory=list)
-
-    @property
-    def first(self) -> float:
-        """The strength to begin the next search with."""
-        strengths = [effect.strength for effect in self.found if effect.reached]
-        return median(strengths) if strengths else FIRST_STRENGTH
-
-
 def measure(
     editor: Editor,
-    images: Sequence[Segmented],
-    directions: Sequence[Direction],
+    image: Segmented,
+    before: Sequence[Effects],
     *,
     change: float,
     factors: Factors | None,
-    advance: Callable[[], None],
-) -> list[Effects]:
-    """Every direction on every image at the strength that changes its region by `change` (mean
-    |change|, images in [-1, 1]), at half of it and at minus it. All directions of an image are
-    decoded together.
+) -> list[Measured | None]:
+    """Every direction on one image at the strength that changes its region by `change` (mean
+    |change|, images in [-1, 1]), at half of it and at minus it, all decoded together.
 
-    A direction that gives NaN in an image counts as one that does not reach the change there.
-    `advance` is called after every image.
+    `before` holds the directions with what they did to the images before this one: where the search
+    begins, and whether the sheet needs another row. None for a direction that gives NaN in this
+    image: it does not reach the change there.
     """
-    collected = [Effects(direction) for direction in directions]
-    for image in images:
-        _add(editor, image, collected, change, factors)
-        advance()
-    return collected
+    masks = {region.name: region.mask_HW for region in image.regions}
+    side = image.inverted.sample.image_CHW.shape[1:]
+    mask_HWs = [masks.get(b.direction.region, torch.ones(side)) for b in before]
+    directions = [b.direction for b in before]
+    latent = image.inverted.latent
+    try:
+        edits = matched(
+            editor,
+            latent,
+            directions,
+            mask_HWs,
+            target=change,
+            first=[b.first for b in before],
+        )
+        pairs = list(zip(directions, edits, strict=True))
+        halves = [Shift(direction, edit.strength / 2) for direction, edit in pairs]
+        opposites = [Shift(direction, -edit.strength) for direction, edit in pairs]
+        others_BCHW = editor.decode(latent, [*halves, *opposites])
+        if others_BCHW is None:
+            raise ArithmeticError("the network gave NaN or infinity at the opposite strength")
+    except ArithmeticError:
+        if len(before) == 1:
+            return [None]
+        alone = []  # which of them it was: alone, it spoils no other
+        for one in before:
+            alone += measure(editor, image, [one], change=change, factors=factors)
+        return alone
+    floats_BCHW = others_BCHW.float() / 127.5 - 1
+    reconstruction_CHW = floats_BCHW[0]
+    full_BCHW = torch.stack([edit.image_CHW for edit in edits])
+    half_BCHW, minus_BCHW = floats_BCHW[1:].chunk(2)
+    moved_BCHW = full_BCHW - reconstruction_CHW
+    symmetry_B = -_cosine(minus_BCHW - reconstruction_CHW, moved_BCHW)
+    factors_BF = torch.empty(len(edits), 0)
+    if factors is not None:
+        read_BF = factors(torch.cat([reconstruction_CHW[None], full_BCHW]))
+        factors_BF = read_BF[1:] - read_BF[0]
+    measured: list[Measured | None] = []
+    for i, (earlier, edit) in enumerate(zip(before, edits, strict=True)):
+        whole = earlier.direction.region == WHOLE
+        effect = Effect(
+            edit.reached,
+            edit.strength,
+            edit.in_change,
+            nan if whole else edit.roir,
+            linearity(half_BCHW[i] - reconstruction_CHW, moved_BCHW[i], mask_HWs[i]),
+            float(symmetry_B[i]),
+            factors_BF[i],
+        )
+        inside_CPP = portrait(moved_BCHW[i], mask_HWs[i])
+        row = None
+        if len(earlier.found) < MOST_ROWS:
+            row = SheetRow(
+                _pixels(minus_BCHW[i]),
+                _pixels(reconstruction_CHW),
+                _pixels(full_BCHW[i]),
+                None if whole else (mask_HWs[i] > 0.5).numpy(),
+                edit.reached,
+            )
+        unit_CPP = inside_CPP / inside_CPP.norm() if edit.reached else torch.zeros_like(inside_CPP)
+        measured.append(Measured(effect, unit_CPP, row))
+    return measured
+
+
+def linearity(half_CHW: Tensor, full_CHW: Tensor, mask_HW: Tensor) -> float:
+    """1 - |full - 2 half| / |full| in the region, not below 0, of the changes at half and at full
+    strength: 1 for a dial, 0 for a switch that does nothing, or all of it, at half strength.
+
+    The cosine between the two would not see that: it does not know how large they are.
+    """
+    half, full = (half_CHW * mask_HW).double(), (full_CHW * mask_HW).double()
+    return max(0.0, 1 - float((full - 2 * half).norm() / full.norm().clamp_min(1e-12)))
 
 
 def summary(effects: Effects) -> Scores:
@@ -96,7 +125,7 @@ def summary(effects: Effects) -> Scores:
     score = reached * (1 + consistency) / 2 * linearity / (1 + ROIR), each factor in [0, 1]:
     `reached`, the share of images that the direction changes as asked at all; (1 + consistency) /
     2, it does the same to different images (1/2: unrelated things); `linearity`, its strength is a
-    dial and not a switch (negative counts as 0); 1 / (1 + ROIR) = inside / (inside + outside), it
+    dial and not a switch; 1 / (1 + ROIR) = inside / (inside + outside), it
     stays in its region, 1 where the region is the whole image. A product, because each is
     worthless without the others, and free of units, so that regions and models compare. Symmetry
     is left out: an eye that is open can close, but not open by as much. Factors are left out: few
@@ -106,19 +135,19 @@ def summary(effects: Effects) -> Scores:
     used = reached or effects.found
     consistency = _mean_cosine(effects.inside_CPP, len(reached))
     roir = _median([effect.roir for effect in used])
-    linearity = _median([effect.linearity for effect in used])
+    dial = _median([effect.linearity for effect in used])
     score = 0.0
     if len(reached) >= 2:
         locality = 1 / (1 + (0.0 if isnan(roir) else roir))
         share = len(reached) / effects.tried
-        score = share * (1 + consistency) / 2 * max(0.0, linearity) * locality
+        score = share * (1 + consistency) / 2 * dial * locality
     return Scores(
         images=len(reached),
         strength=_median([effect.strength for effect in used]),
         in_change=_median([effect.in_change for effect in used]),
         roir=roir,
         consistency=consistency,
-        linearity=linearity,
+        linearity=dial,
         symmetry=_median([effect.symmetry for effect in used]),
         score=score,
     )
@@ -138,79 +167,6 @@ def strongest_factor(
     main = int(median_F.abs().argmax())
     others_BF = torch.cat([factors_BF[:, :main], factors_BF[:, main + 1 :]], dim=1).abs()
     return names[main], float(median_F[main]), float(others_BF.mean(1).quantile(0.5))
-
-
-def _add(
-    editor: Editor,
-    image: Segmented,
-    collected: Sequence[Effects],
-    change: float,
-    factors: Factors | None,
-) -> None:
-    masks = {region.name: region.mask_HW for region in image.regions}
-    side = image.inverted.sample.image_CHW.shape[1:]
-    mask_HWs = [masks.get(c.direction.region, torch.ones(side)) for c in collected]
-    directions = [c.direction for c in collected]
-    latent = image.inverted.latent
-    try:
-        edits = matched(
-            editor,
-            latent,
-            directions,
-            mask_HWs,
-            target=change,
-            first=[c.first for c in collected],
-        )
-        pairs = list(zip(directions, edits, strict=True))
-        halves = [Shift(direction, edit.strength / 2) for direction, edit in pairs]
-        opposites = [Shift(direction, -edit.strength) for direction, edit in pairs]
-        others_BCHW = editor.decode(latent, [*halves, *opposites])
-        if others_BCHW is None:
-            raise ArithmeticError("the network gave NaN or infinity at the opposite strength")
-    except ArithmeticError:
-        if len(collected) == 1:
-            collected[0].tried += 1
-            return
-        for one in collected:  # which of them it was: alone, it spoils no other
-            _add(editor, image, [one], change, factors)
-        return
-    floats_BCHW = others_BCHW.float() / 127.5 - 1
-    reconstruction_CHW = floats_BCHW[0]
-    full_BCHW = torch.stack([edit.image_CHW for edit in edits])
-    half_BCHW, minus_BCHW = floats_BCHW[1:].chunk(2)
-    moved_BCHW = full_BCHW - reconstruction_CHW
-    linearity_B = _cosine(half_BCHW - reconstruction_CHW, moved_BCHW)
-    symmetry_B = -_cosine(minus_BCHW - reconstruction_CHW, moved_BCHW)
-    factors_BF = torch.empty(len(edits), 0)
-    if factors is not None:
-        read_BF = factors(torch.cat([reconstruction_CHW[None], full_BCHW]))
-        factors_BF = read_BF[1:] - read_BF[0]
-    for i, (effects, edit) in enumerate(zip(collected, edits, strict=True)):
-        whole = effects.direction.region == WHOLE
-        effects.tried += 1
-        effects.found.append(
-            Effect(
-                edit.reached,
-                edit.strength,
-                edit.in_change,
-                nan if whole else edit.roir,
-                float(linearity_B[i]),
-                float(symmetry_B[i]),
-                factors_BF[i],
-            )
-        )
-        if edit.reached:
-            inside_CPP = portrait(moved_BCHW[i], mask_HWs[i])
-            effects.inside_CPP = effects.inside_CPP + inside_CPP / inside_CPP.norm()
-        if len(effects.rows) < MOST_ROWS:
-            effects.rows.append(
-                SheetRow(
-                    _pixels(minus_BCHW[i]),
-                    _pixels(reconstruction_CHW),
-                    _pixels(full_BCHW[i]),
-                    None if whole else (mask_HWs[i] > 0.5).numpy(),
-                )
-            )
 
 
 def portrait(moved_CHW: Tensor, mask_HW: Tensor) -> Tensor:

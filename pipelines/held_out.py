@@ -4,8 +4,9 @@ measured on.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class HeldOut:
     images: tuple[Segmented, ...]
     skipped: int
     """Images and shards that could not be used."""
+    sha256: Mapping[str, str]
+    """Shard -> of its file, for all that were read."""
 
 
 def load_subject(config: RunConfig) -> Subject:
@@ -95,7 +98,9 @@ def read_held_out(
         max_pixels=config.input.max_pixels,
     )
     found: list[Segmented] = []
-    with _samples(config, inputs, subject.engine.denoiser.image_size, reject) as shards:
+    sha256: dict[str, str] = {}
+    image_size = subject.engine.denoiser.image_size
+    with _samples(config, inputs, image_size, sha256, reject) as shards:
         for samples in shards:
             segmented = segment(subject.invert(samples, reject), reject)
             found += islice(segmented, count - len(found))
@@ -106,7 +111,7 @@ def read_held_out(
             f"input.shards: expected at least {least} held-out images that can be used, found"
             f" {len(found)} ({len(failures)} skipped)"
         )
-    return HeldOut(tuple(found), len(failures))
+    return HeldOut(tuple(found), len(failures), sha256)
 
 
 def first_samples(config: RunConfig, image_size: int, count: int) -> list[Sample]:
@@ -117,7 +122,7 @@ def first_samples(config: RunConfig, image_size: int, count: int) -> list[Sample
         ConfigProblem: there is none.
     """
     inputs = expand_inputs(config.input.shards)
-    with _samples(config, inputs, image_size, _warn) as shards:
+    with _samples(config, inputs, image_size, {}, _warn) as shards:
         found = list(islice(chain.from_iterable(shards), count))
     if not found:
         raise ConfigProblem("input.shards: expected at least one image that can be read")
@@ -134,6 +139,7 @@ def _samples(
     config: RunConfig,
     inputs: Sequence[ShardInput],
     image_size: int,
+    sha256: dict[str, str],
     reject: Callable[[Failure], None],
 ) -> Iterator[Iterator[Iterator[Sample]]]:
     with ThreadPoolExecutor(2, thread_name_prefix="codec") as pool:
@@ -147,16 +153,17 @@ def _samples(
             pool=pool,
             ahead=_AHEAD,
         )
-        yield _shards(config, inputs, reader, reject)
+        yield _shards(config, inputs, reader, sha256, reject)
 
 
 def _shards(
     config: RunConfig,
     inputs: Sequence[ShardInput],
     reader: SampleReader,
+    sha256: dict[str, str],
     reject: Callable[[Failure], None],
 ) -> Iterator[Iterator[Sample]]:
-    """Of every shard that can be read, its samples."""
+    """Of every shard that can be read, its samples; its hash enters `sha256`."""
     limit = config.input.max_shard_bytes
     for shard in inputs:
         try:
@@ -165,6 +172,7 @@ def _shards(
         except (FileNotFoundError, storage.ObjectTooLargeError, ShardDamage) as error:
             reject(Failure(shard.name, None, None, "read", type(error).__name__, str(error)))
             continue
+        sha256[shard.name] = hashlib.sha256(data).hexdigest()
         for failure in contents.failures:
             reject(failure)
         yield reader(contents.samples, reject)

@@ -105,6 +105,8 @@ def build_library(
             "directions": sources.count,
             "files": [file.entry for file in sources.files],
             "runs": list(sources.fingerprints),
+            "inputs": [{"shard": shard, "sha256": sha256} for shard, sha256 in sources.inputs],
+            "images": [{"shard": shard, "index": index} for shard, index in sources.images],
         }
     }
     library = write_library(output, details, kept)

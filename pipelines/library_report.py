@@ -16,7 +16,7 @@ from lib import storage
 from lib.library_rows import SHEETS, placed, read_record, read_rows
 from pipelines.contact_sheets import heat_gradient
 from pipelines.library_plots import plotted, roir_against_strength, score_against_roir
-from pipelines.library_sheets import COLUMNS, HEAT_LIMIT, gap
+from pipelines.library_sheets import COLUMNS, FRAME, HEAT_LIMIT, gap
 from pipelines.number_texts import FILTERS
 from pipelines.report_plots import SCHEMES
 
@@ -52,6 +52,9 @@ def write_library_report(root: str) -> str:
     """
     record, rows = read_record(root), read_rows(root)
     cards, left_out = _cards(root, rows)
+    scored = [row for row in rows if row["score"] is not None]
+    unscored = [row for row in rows if row["score"] is None] if scored else []
+    listed = scored or rows
     shown = plotted(rows)
     files = {}
     for scheme in SCHEMES if shown else ():
@@ -65,8 +68,12 @@ def write_library_report(root: str) -> str:
         record=record,
         built=record.get("built"),
         scored=record.get("scored"),
-        rows=rows[:MAX_ROWS],
-        rows_left_out=max(0, len(rows) - MAX_ROWS),
+        rows=listed[:MAX_ROWS],
+        rows_left_out=max(0, len(listed) - MAX_ROWS),
+        unscored=unscored[:MAX_ROWS],
+        unscored_count=len(unscored),
+        framed=_framed(record, scored),
+        frame="rgb({} {} {})".format(*FRAME),
         directions=len(rows),
         regions=dict(sorted(regions.items())),
         with_factors=any(row["factor"] for row in rows),
@@ -108,6 +115,12 @@ def _cards(root: str, rows: list[dict[str, Any]]) -> tuple[dict[str, list[Card]]
         images = round(height * len(COLUMNS) / width)
         own.append(Card(row, f"../{SHEETS}/{name}", width, height, images))
     return dict(sorted(cards.items())), left_out
+
+
+def _framed(record: Mapping[str, Any], scored: list[dict[str, Any]]) -> bool:
+    """Whether some sheet may have a framed row."""
+    images = len(record.get("scored", {}).get("images", ()))
+    return any(row["scored_images"] < images for row in scored)
 
 
 def _render(**values: Any) -> str:

@@ -15,12 +15,17 @@ from lib.library_rows import SHEETS
 from lib.library_store import Library, kind_of, kind_text, read_library_folder, write_library
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
-from pipelines.direction_effects import Effects, Factors, measure, strongest_factor, summary
+from pipelines.direction_effects import Factors, strongest_factor, summary
+from pipelines.effect_files import StoredEffects
+from pipelines.effects import Effects
 from pipelines.held_out import HeldOut, Subject, load_subject, read_held_out
 from pipelines.library_sheets import sheet
+from pipelines.measurement import Progress, measure_all, measurement
+from pipelines.seen_images import warn_of_seen
 
-_AT_ONCE = 32
-"""Directions that are measured together: what bounds memory. The images stay, inverted."""
+_AT_ONCE = 16
+"""Directions that are measured together: what bounds memory. The images stay, inverted; pictures
+wait on disk for the sheets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,20 @@ class Scored:
     """Held-out images and shards that could not be used."""
     unreached: int
     """Pairs of direction and image in which no strength made the change."""
+    seen: int
+    """Images in which directions of the library were found."""
 
 
 def score_library(
-    root: str,
-    config: RunConfig,
-    scoring: Scoring,
-    *,
-    begin: Callable[[int], None],
-    advance: Callable[[], None],
+    root: str, config: RunConfig, scoring: Scoring, *, report: Callable[[Progress], None]
 ) -> Scored:
     """Measure the library's directions with the model, grid, inversion, regions, window and
     injection of `config` on images of its shards; writes the table, now ordered by score, and a
     sheet for each direction. Scores of an earlier call are dropped.
 
-    `begin` gets the number of steps, `advance` is called after each.
+    What is measured is stored in the library's folder image by image until all is done, so that
+    the same call goes on where one was killed; the result is the same to the byte. `report` is
+    called before the first image and after every batch of directions.
 
     Raises:
         ConfigProblem: the library is of another model, layer or shape, the config lacks a region
@@ -89,22 +93,27 @@ def score_library(
         )
     subject = load_subject(config)
     _check(library, subject, config)
-    refuse_out_of_reach(chosen, subject.engine.grid, config.edit.window, config.edit.reach)
+    refuse_out_of_reach(chosen, subject.engine.grid, config.edit.window)
     held_out = read_held_out(config, subject, regions, scoring.images, least=2)
+    seen = warn_of_seen(library, held_out)
     names, factors = _factors(config)
-    begin(-(-len(chosen) // _AT_ONCE) * len(held_out.images))
+    batches = [chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)]
+    stored = StoredEffects(root, measurement(config, subject, held_out, chosen, scoring.change))
+    measure_all(
+        stored, subject, held_out, batches, change=scoring.change, factors=factors, report=report
+    )
     scored: dict[tuple[str, str], Direction] = {}
     sheets: set[str] = set()
     unreached = 0
-    for first in range(0, len(chosen), _AT_ONCE):
-        for effects in measure(
-            subject.editor,
-            held_out.images,
-            chosen[first : first + _AT_ONCE],
-            change=scoring.change,
-            factors=factors,
-            advance=advance,
-        ):
+    for number, batch in enumerate(batches):
+        collected = [Effects(direction) for direction in batch]
+        for image in range(len(held_out.images)):
+            found = stored.find(image, number)
+            if found is None:
+                raise OSError(f"{storage.redact(root)}: measured effects have gone; score again")
+            for effects, measured in zip(collected, found, strict=True):
+                effects.add(measured)
+        for effects in collected:
             direction, scores = effects.direction, _scores(effects, names)
             scored[direction.id, direction.region] = replace(direction, scores=scores)
             unreached += effects.tried - scores.images
@@ -114,12 +123,13 @@ def score_library(
                 storage.replace(storage.join(root, SHEETS, name), data)
                 sheets.add(name)
     everything = [scored.get((d.id, d.region), replace(d, scores=None)) for d in library.directions]
-    details = dict(library.record) | {"scored": _record(config, scoring, held_out)}
+    details = dict(library.record) | {"scored": _record(config, scoring, held_out, seen)}
     written = write_library(root, details, everything)
     for name in storage.list_names(storage.join(root, SHEETS)):
         if name not in sheets:
             storage.delete(storage.join(root, SHEETS, name))
-    return Scored(written, len(scored), len(held_out.images), held_out.skipped, unreached)
+    stored.clear()
+    return Scored(written, len(scored), len(held_out.images), held_out.skipped, unreached, seen)
 
 
 def _chosen(directions: Sequence[Direction], limit: int | None) -> list[Direction]:
@@ -165,13 +175,14 @@ def _scores(effects: Effects, names: Sequence[str]) -> Scores:
     )
 
 
-def _record(config: RunConfig, scoring: Scoring, held_out: HeldOut) -> dict[str, Any]:
+def _record(config: RunConfig, scoring: Scoring, held_out: HeldOut, seen: int) -> dict[str, Any]:
     """For library.json: what the scores are of. No paths, no moments."""
     samples = [image.inverted.sample for image in held_out.images]
     return {
         "change": scoring.change,
         "limit": scoring.limit,
         "skipped": held_out.skipped,
+        "seen": seen,
         "images": [{"shard": s.shard, "index": s.index, "key": s.key} for s in samples],
         "grid": config.grid.model_dump(mode="json"),
         "invert": config.invert.model_dump(mode="json"),

@@ -18,6 +18,10 @@ MOST_ROWS = 6
 HEAT_LIMIT = 4.0
 """The bright end of the heat maps, in units of the in-region change that all edits have."""
 
+FRAME = (245, 158, 11)
+"""Around edits that do not make the wanted change."""
+
+_RECONSTRUCTION = COLUMNS.index("reconstruction")
 _LOSSLESS_SIDE = 96
 _QUALITY = 85
 
@@ -31,6 +35,8 @@ class SheetRow:
     plus: Pixels
     mask: Mask | None
     """Drawn as an outline on the heat map; None where the region is the whole image."""
+    reached: bool
+    """Whether the wanted change was made; if not, the edits of the row are framed."""
 
 
 def gap(side: int) -> int:
@@ -53,9 +59,17 @@ def sheet(rows: Sequence[SheetRow], in_change: float) -> bytes:
             cell = canvas_HWC[top : top + side, left : left + side]
             cell[..., :3] = pixels
             cell[..., 3] = 255
+            if not row.reached and column != _RECONSTRUCTION:
+                _frame(cell)
     file = BytesIO()
     lossless = side <= _LOSSLESS_SIDE
     Image.fromarray(canvas_HWC).save(
         file, "WEBP", lossless=lossless, quality=100 if lossless else _QUALITY, method=4
     )
     return file.getvalue()
+
+
+def _frame(cell_HWC: Pixels) -> None:
+    width = gap(cell_HWC.shape[0])
+    for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
+        cell_HWC[edge][..., :3] = FRAME

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from lib import parquet, schemas, storage
+from lib.commit_record import CommitDamageError, read_commit
 from lib.direction import Direction
 from lib.direction_table import from_table
 from lib.library_files import library_files
+from lib.library_rows import RECORD, read_record
 from lib.library_store import Kind, kind_text
 from lib.problems import ConfigProblem
+from lib.run_folder import RunFolder
 
 Group = tuple[str, str, tuple[int, ...], tuple[int, ...], str]
 """Region, method, timesteps, window (empty: any) and label: only within it are directions one."""
@@ -61,6 +64,14 @@ class Sources:
     """Sorted by content."""
     fingerprints: tuple[str, ...]
     """Of those sources that are runs, sorted."""
+    inputs: tuple[tuple[str, str], ...]
+    """(shard, sha256 of its file) of every shard that those runs, or the runs that a source library
+    was built from, have done; sorted.
+    """
+    images: tuple[tuple[str, int], ...]
+    """(shard, index) of images in which directions were found and of whose shards no more is known;
+    sorted.
+    """
     kind: Kind
     places: dict[Group, list[_Place]]
     """Sorted by group; in each the strongest direction first."""
@@ -107,8 +118,13 @@ def read_sources(paths: Sequence[str]) -> Sources:
     """
     by_hash: dict[str, tuple[SourceFile, pa.Table]] = {}
     fingerprints = set()
+    inputs: set[tuple[str, str]] = set()
+    images: set[tuple[str, int]] = set()
     for path in paths:
         fingerprints |= _fingerprint(path)
+        more_inputs, more_images = _studied(path)
+        inputs |= more_inputs
+        images |= more_images
         for url in library_files(path, "library build"):
             data = storage.read_bytes(url)
             file = SourceFile(url, hashlib.sha256(data).hexdigest())
@@ -118,6 +134,7 @@ def read_sources(paths: Sequence[str]) -> Sources:
     kind: tuple[Kind, str] | None = None
     best: dict[tuple[Group, str], _Place] = {}
     for number, file in enumerate(files):
+        images |= _images(by_hash[file.sha256][1])
         for row, (place_kind, group, identity, order) in enumerate(_rows(by_hash[file.sha256][1])):
             kind = kind or (place_kind, file.url)
             if place_kind != kind[0]:
@@ -137,7 +154,15 @@ def read_sources(paths: Sequence[str]) -> Sources:
     places: dict[Group, list[_Place]] = {}
     for (group, _), place in sorted(best.items(), key=lambda item: (item[0][0], item[1].order)):
         places.setdefault(group, []).append(place)
-    return Sources(files, tuple(sorted(fingerprints)), kind[0], places)
+    known_shards = {shard for shard, _ in inputs}
+    return Sources(
+        files,
+        tuple(sorted(fingerprints)),
+        tuple(sorted(inputs)),
+        tuple(sorted(image for image in images if image[0] not in known_shards)),
+        kind[0],
+        places,
+    )
 
 
 def _columns(data: bytes, url: str) -> pa.Table:
@@ -171,6 +196,30 @@ def _rows(table: pa.Table) -> Iterator[tuple[Kind, Group, str, tuple[Any, ...]]]
         image = (row["shard"] or "", -1 if row["index"] is None else row["index"])
         order = (-row["singular_value"], row["id"], -row["support"], *image)
         yield kind, group, row["id"], order
+
+
+def _images(table: pa.Table) -> set[tuple[str, int]]:
+    rows = table.select(["shard", "index"]).to_pylist()
+    return {(row["shard"], row["index"]) for row in rows if row["shard"] is not None}
+
+
+def _studied(path: str) -> tuple[set[tuple[str, str]], set[tuple[str, int]]]:
+    """(inputs, images) as in `Sources`, of a run or a library; neither of any other source."""
+    if path.endswith(".parquet"):
+        return set(), set()
+    names = storage.list_names(path)
+    if "run.json" in names:
+        folder = RunFolder(path)
+        try:
+            records = [read_commit(folder.commit_url(shard)) for shard in folder.committed()]
+        except CommitDamageError as error:
+            raise ConfigProblem(str(error)) from error
+        return {(record.shard, record.input_sha256) for record in records}, set()
+    if RECORD in names:
+        built = read_record(path).get("built", {})
+        inputs = {(entry["shard"], entry["sha256"]) for entry in built.get("inputs", ())}
+        return inputs, {(entry["shard"], entry["index"]) for entry in built.get("images", ())}
+    return set(), set()
 
 
 def _fingerprint(path: str) -> set[str]:

@@ -7,9 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
+from cluster.library_views import ScoringTally, scoring_line
 from cluster.orders import Counts
 from cluster.progress import ProgressLine, Tally, duration, line
 from lib.receipts import ShardReport
+from pipelines.measurement import Progress
 
 
 def receipt(n_in: int, n_err: int, model_s: float, wait_s: float = 0.0) -> ShardReport:
@@ -53,6 +55,25 @@ def test_a_log_gets_a_plain_line_every_half_minute_and_a_last_one() -> None:
             progress.tick(float(second))
         progress.finish(70.0)
     assert file.getvalue() == "at 30\nat 60\nat 70\n"
+
+
+def test_scoring_counts_images_and_reckons_without_what_was_done_before() -> None:
+    tally = ScoringTally()
+    assert tally.line(3.0) == "score | loading the model and inverting the images"
+    tally.add(Progress(16, 0, 5120, 0, 0), 100.0)
+    tally.add(Progress(16, 4, 5120, 1280, 1280), 101.0)
+    assert tally.line(101.0).endswith("| ETA ?")
+    tally.add(Progress(16, 6, 5120, 1920, 1280), 164.0)  # 640 in 64 s, 3200 are left
+    assert tally.line(164.0) == (
+        "score 6/16 images | 1,920/5,120 edits searched (1,280 by an earlier call) | ETA 5m20s"
+    )
+
+
+def test_scoring_leaves_a_line_in_a_log() -> None:
+    file = io.StringIO()
+    with scoring_line(Console(file=file)) as report:
+        report(Progress(2, 2, 8, 8, 0))
+    assert file.getvalue() == "score 2/2 images | 8/8 edits searched | ETA 0s\n"
 
 
 def test_a_terminal_gets_one_line_redrawn_at_most_twice_a_second() -> None:

@@ -182,6 +182,19 @@ def test_two_runs_of_the_tiny_model_become_one_library(
     record = json.loads((tmp_path / "lib" / "library.json").read_text())
     assert len(record["built"]["runs"]) == 1  # one config and model: one fingerprint
     assert len(record["built"]["files"]) == 2
+    inputs = [
+        {"shard": f"s{number}", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for number, path in enumerate(sorted(tmp_path.glob("in-*/s*.tar")))
+    ]
+    assert (record["built"]["inputs"], record["built"]["images"]) == (inputs, [])
+    again, _ = build_library([str(tmp_path / "lib")], str(tmp_path / "lib2"), Merge())
+    assert again.record["built"]["inputs"] == inputs
+    files = sorted(str(path) for run in runs for path in Path(run, "directions").iterdir())
+    plain, _ = build_library(files, str(tmp_path / "lib3"), Merge())
+    assert (plain.record["built"]["inputs"], plain.record["built"]["images"]) == (
+        [],
+        [{"shard": f"s{shard}", "index": index} for shard in range(2) for index in range(2)],
+    )
     assert str(tmp_path) not in json.dumps(record)
     ran = shards.deltah("library", "ls", tmp_path / "lib")
     assert ran.returncode == 0
