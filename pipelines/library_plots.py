@@ -71,6 +71,6 @@ def _points(axes: Any, colours: Scheme, rows: Sequence[Row], x: str, y: str) -> 
 
 def _log(axis: Any, set_scale: Any) -> None:
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

@@ -132,7 +132,7 @@ def svg(draw: Callable[[Any, Scheme], None], scheme: str) -> bytes:
         draw(axes, colours)
         axes.grid(color=colours.grid, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.tick_params(colors=colours.text, length=0)
+        axes.tick_params(which="both", colors=colours.text, length=0)
         axes.xaxis.label.set_color(colours.text)
         axes.yaxis.label.set_color(colours.text)
         for side, spine in axes.spines.items():

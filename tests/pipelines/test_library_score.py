@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from pipelines.config import RunConfig
 from pipelines.direction_effects import linearity, portrait, summary
 from pipelines.effect_files import decode, encode
 from pipelines.effects import Effect, Effects, Measured
+from pipelines.library_plots import roir_against_strength
 from pipelines.library_report import write_library_report
 from pipelines.library_score import Scored, Scoring, score_library
 from pipelines.library_sheets import COLUMNS, FRAME, SheetRow, sheet
@@ -291,6 +293,17 @@ def test_the_page_folds_what_was_not_scored_and_says_where_the_change_was_not_re
     whole = Path(write_library_report(str(scored[0]))).read_text()
     assert '<section id="unscored">' not in whole
     assert "reached" not in whole.split("<body>")[1].split("<script>")[0]
+
+
+def test_log_axes_have_labelled_ticks_alone() -> None:
+    rows = [
+        {"region": "eyes", "roir": r, "strength": r, "score": 0.3, "scored_images": 2}
+        for r in (0.06, 0.11, 0.42)
+    ]
+    plot = roir_against_strength(rows, "light").decode()
+    ticks = plot.count('id="xtick_')
+    texts = [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", plot)]
+    assert ticks == sum(text in ("0.1", "0.2", "0.3") for text in texts) / 2 == 3
 
 
 def test_images_that_directions_were_found_in_are_warned_of(
