@@ -19,16 +19,8 @@ import torch
 import typer
 
 from benchmarks.editing_costs import EDITS, NUM_STEPS, VARIANTS, Cost, Variant, costs
-from benchmarks.editing_effects import (
-    BASE,
-    STEPS,
-    WINDOW,
-    Composition,
-    Effect,
-    kept,
-    mean_correlation,
-    measure,
-)
+from benchmarks.editing_effects import BASE, STEPS, WINDOW, measure
+from benchmarks.editing_statistics import Composition, Effect, kept, mean_correlation
 from benchmarks.embedded import HELD_OUT_SEED
 from benchmarks.locality_methods import REGIONS
 from benchmarks.machine import describe

@@ -7,14 +7,13 @@ Shape suffixes: S strengths, F factors; C, H, W of the image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import locality_methods as methods
+from benchmarks.editing_statistics import DIAL, Composition, Effect
 from benchmarks.embedded import HELD_OUT_SEED, Bench, held_out, load_bench, segmented
 from benchmarks.locality_edits import FIRST, OWN
 from benchmarks.locality_methods import REGIONS
@@ -34,58 +33,8 @@ TIMESTEP = 400
 METHOD = "localised"
 STEPS = (10, 20, 40, 80)
 BASE = 20
-DIAL = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
-"""Of the strength that changes a region by about 0.15: the useful range."""
 FULL = DIAL.index(1.0)
 GUARD = RegionGuard(0.03, 0.03)
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """One direction on one face."""
-
-    face: int
-    region: str
-    factor: str
-    """The factor of the region that moves most between - and + the full strength."""
-    change_S: tuple[float, ...]
-    """Of that factor, at the strengths of DIAL."""
-    in_change: dict[int, float]
-    """Number of steps -> mean |change| in the region, over - and + the full strength."""
-    factor_change: dict[int, float]
-    """Number of steps -> half the difference of the factor between + and -."""
-    roir: float
-    """Mean over - and + the full strength."""
-    guarded_roir: float
-    guarded_in_change: float
-    """Of what the region changed by without the guard."""
-
-    @property
-    def correlation(self) -> float:
-        """Of the factor's change with the strength, whichever way + goes."""
-        return abs(_correlation(self.change_S))
-
-    @property
-    def opposite(self) -> bool:
-        """Whether + and - move the factor in opposite directions."""
-        return self.change_S[0] * self.change_S[-1] < 0
-
-
-@dataclass(frozen=True, slots=True)
-class Composition:
-    """Two directions of different regions in one decode, seen in one of the regions."""
-
-    face: int
-    region: str
-    other: str
-    alone: float
-    """|Change| of the region's factor by its direction."""
-    together: float
-    """Change by both, counted the same way."""
-    change_ratio: float
-    """Mean |edited - reconstruction| in the region: together / alone."""
-    difference: float
-    """Mean |together - alone| in the region, of the mean |alone - reconstruction| there."""
 
 
 @cache
@@ -196,23 +145,6 @@ def _compositions(
                 )
             )
     return found
-
-
-def mean_correlation(effects: Sequence[Effect]) -> float:
-    """Of the mean change over faces with the strength, + taken the way the factor rises."""
-    rows = [np.array(e.change_S) * (1 if e.change_S[-1] > e.change_S[0] else -1) for e in effects]
-    return _correlation(np.mean(rows, axis=0).tolist())
-
-
-def _correlation(change_S: Sequence[float]) -> float:
-    return float(np.corrcoef([*DIAL, 0.0], [*change_S, 0.0])[0, 1])
-
-
-def kept(compositions: Sequence[Composition]) -> float:
-    """Change of the regions' factors together / alone, over all of them: 1 where a direction does
-    beside another what it does alone.
-    """
-    return sum(c.together for c in compositions) / sum(c.alone for c in compositions)
 
 
 def _face(index: int, count: int, seed: int, num_steps: int) -> Segmented:

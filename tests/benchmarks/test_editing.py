@@ -8,8 +8,9 @@ from statistics import median
 import pytest
 
 from benchmarks.editing_costs import FLOWS, Cost, Variant, measure
-from benchmarks.editing_effects import BASE, Composition, Effect, kept
+from benchmarks.editing_effects import BASE
 from benchmarks.editing_effects import measure as effects_of
+from benchmarks.editing_statistics import Composition, Effect, kept
 
 STEPS, EDITS = 8, 3
 TOP = 4
