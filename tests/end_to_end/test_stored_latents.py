@@ -381,7 +381,7 @@ def ray_here() -> Iterator[None]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_two_workers_on_ray_store_and_read_the_same_bytes(
     make: MakeConfig, stored: Path, shards: ModuleType, ray_here: None
 ) -> None:
