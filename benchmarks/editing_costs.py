@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from benchmarks.embedded import Bench, held_out, load_bench
 from lib.ddim import inversion
-from lib.ddim_sampler import DdimSampler, generalised_step
+from lib.ddim_sampler import DdimSampler, step_mean
 from lib.direction import Direction, stored
 from lib.direction_reach import parts_of_h
 from lib.edit_plan import every_strength
-from lib.injection import psnr
+from lib.pixels import psnr
 from lib.sampler import plain_latent
 from lib.shift import Shift
 from tasks.edit import Editor
@@ -208,5 +208,5 @@ def _down(
                 length = shift.strength * weight * bench.h_norms[t]
                 shift_BCYX = length * own.vector_SCYX[step][None]
                 forward_BLYX = bench.denoiser.predict_shifted(x_BLYX, t, shift_BCYX)
-        x_BLYX = generalised_step(x_BLYX, forward_BLYX, back_BLYX, bench.grid, node, 0.0, None)
+        x_BLYX = step_mean(x_BLYX, forward_BLYX, back_BLYX, bench.grid, node)
     return x_BLYX

@@ -22,7 +22,7 @@ from lib.demo.faces import FACTORS
 from lib.demo.regressor import Regressor, load, read
 from lib.direction import Direction
 from lib.edit_plan import every_strength
-from lib.injection import change
+from lib.pixels import change
 from lib.records import Region, Segmented
 from lib.region_guard import RegionGuard
 from lib.shift import Shift

@@ -19,7 +19,7 @@ from lib.direction import Direction
 from lib.edict import EdictSampler
 from lib.edit_plan import every_strength
 from lib.eta import EtaSchedule, constant_eta
-from lib.injection import psnr
+from lib.pixels import psnr
 from lib.records import Sample
 from lib.sampler import Sampler
 from lib.shift import Shift

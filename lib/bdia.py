@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib.ddim import Predictor, transfer
-from lib.ddim_sampler import generalised_step
+from lib.ddim_sampler import step_mean
 from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import Grid
 from lib.sampler import Inversion, Steer
@@ -91,7 +91,7 @@ class BdiaSampler:
         here, below = grid.alphas[node], grid.alphas[node - 1]
         up_BLYX = transfer(x_BLYX, back_BLYX, here, _alpha_above(grid, node))
         plain_BLYX = transfer(x_BLYX, back_BLYX, here, below)
-        down_BLYX = generalised_step(x_BLYX, forward_BLYX, back_BLYX, grid, node, 0.0, None)
+        down_BLYX = step_mean(x_BLYX, forward_BLYX, back_BLYX, grid, node)
         carried_BLYX = (down_BLYX - plain_BLYX) * sqrt(here / below)
         below_BLYX = down_BLYX + self.gamma * (above_BLYX - up_BLYX)
         return torch.stack([below_BLYX, x_BLYX + carried_BLYX])

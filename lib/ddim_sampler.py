@@ -71,27 +71,28 @@ class DdimSampler:
         """See `lib.sampler.Sampler`."""
         (x_BLYX,) = states_SBLYX
         forward_BLYX, back_BLYX = steer(x_BLYX)
-        eta = 0.0 if noise_LYX is None else 1.0
-        return generalised_step(x_BLYX, forward_BLYX, back_BLYX, grid, node, eta, noise_LYX)[None]
+        if noise_LYX is None:
+            return step_mean(x_BLYX, forward_BLYX, back_BLYX, grid, node)[None]
+        sigma = step_sigma(grid.alphas[node], grid.alphas[node - 1], eta=1.0)
+        mean_BLYX = step_mean(x_BLYX, forward_BLYX, back_BLYX, grid, node, sigma)
+        return torch.add(mean_BLYX, noise_LYX, alpha=sigma)[None]
 
 
-def generalised_step(
+def step_mean(
     x_BLYX: Tensor,
     forward_BLYX: Tensor,
     back_BLYX: Tensor,
     grid: Grid,
     node: int,
-    eta: float,
-    noise_LYX: Tensor | None,
+    sigma: float = 0.0,
 ) -> Tensor:
-    """x' = sqrt(a') P(x, forward) + sqrt(1 - a' - sigma^2) back + sigma z (DDIM eq. 12)."""
+    """sqrt(a') P(x, forward) + sqrt(1 - a' - sigma^2) back: a step without its noise (DDIM eq. 12).
+
+    The two noise predictions are those of `lib.sampler.Steer`.
+    """
     alpha, alpha_to = grid.alphas[node], grid.alphas[node - 1]
     x0_BLYX = predicted_x0(x_BLYX, forward_BLYX, alpha)
-    if noise_LYX is None:
-        return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to) * back_BLYX
-    sigma = step_sigma(alpha, alpha_to, eta)
-    mean_BLYX = sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to - sigma**2) * back_BLYX
-    return torch.add(mean_BLYX, noise_LYX, alpha=sigma)
+    return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to - sigma**2) * back_BLYX
 
 
 def step_sigma(alpha: float, alpha_to: float, eta: float) -> float:

@@ -17,8 +17,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from lib.ddim import Predictor, predicted_x0, transfer
-from lib.ddim_sampler import generalised_step, step_sigma
+from lib.ddim import Predictor, transfer
+from lib.ddim_sampler import step_mean, step_sigma
 from lib.eta import EtaSchedule
 from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import Grid
@@ -88,7 +88,7 @@ class DdpmSampler:
         (x_BLYX,) = states_SBLYX
         forward_BLYX, back_BLYX = steer(x_BLYX)
         if noise_LYX is None:
-            return generalised_step(x_BLYX, forward_BLYX, back_BLYX, grid, node, 0.0, None)[None]
+            return step_mean(x_BLYX, forward_BLYX, back_BLYX, grid, node)[None]
         eta = self.eta.at(grid.timestep(node))
         mean_BLYX, sigma = _mean(x_BLYX, forward_BLYX, back_BLYX, grid, node, eta)
         return torch.add(mean_BLYX, noise_LYX, alpha=sigma)[None]
@@ -97,10 +97,8 @@ class DdpmSampler:
 def _mean(
     x_BLYX: Tensor, forward_BLYX: Tensor, back_BLYX: Tensor, grid: Grid, node: int, eta: float
 ) -> tuple[Tensor, float]:
-    """Mean of the step from `node` to the node below, and the scale of its noise."""
-    alpha, alpha_to = grid.alphas[node], grid.alphas[node - 1]
-    x0_BLYX = predicted_x0(x_BLYX, forward_BLYX, alpha)
-    if node == 1:
-        return x0_BLYX, sqrt(1 / alpha - 1)
-    sigma = step_sigma(alpha, alpha_to, eta)
-    return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to - sigma**2) * back_BLYX, sigma
+    """Mean of the step from `node` to the node below, and the scale of what is added to it."""
+    alpha = grid.alphas[node]
+    sigma = step_sigma(alpha, grid.alphas[node - 1], eta)
+    mean_BLYX = step_mean(x_BLYX, forward_BLYX, back_BLYX, grid, node, sigma)
+    return mean_BLYX, sigma if node > 1 else sqrt(1 / alpha - 1)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lib.ddim import Predictor, transfer
-from lib.ddim_sampler import generalised_step
+from lib.ddim_sampler import step_mean
 from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import Grid
 from lib.sampler import Inversion, Steer
@@ -78,8 +78,8 @@ class EdictSampler:
         """Both updates steered; see `lib.sampler.Sampler`."""
         p, (first, second) = self.mixing, _order(node)
         u_BLYX, v_BLYX = states_SBLYX[first], states_SBLYX[second]
-        u_BLYX = generalised_step(u_BLYX, *steer(v_BLYX), grid, node, 0.0, None)
-        v_BLYX = generalised_step(v_BLYX, *steer(u_BLYX), grid, node, 0.0, None)
+        u_BLYX = step_mean(u_BLYX, *steer(v_BLYX), grid, node)
+        v_BLYX = step_mean(v_BLYX, *steer(u_BLYX), grid, node)
         u_BLYX = p * u_BLYX + (1 - p) * v_BLYX
         v_BLYX = p * v_BLYX + (1 - p) * u_BLYX
         return _in_order(u_BLYX, v_BLYX, first)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from lib.direction import WHOLE, Scores
+from lib.pixels import as_floats, quantised
 from lib.records import Segmented
 from lib.shift import Shift
 from pipelines.contact_sheets import Pixels
@@ -72,7 +73,7 @@ def measure(
         for one in before:
             alone += measure(editor, image, [one], change=change, factors=factors)
         return alone
-    floats_BCHW = others_BCHW.float() / 127.5 - 1
+    floats_BCHW = as_floats(others_BCHW)
     reconstruction_CHW = floats_BCHW[0]
     full_BCHW = torch.stack([edit.image_CHW for edit in edits])
     half_BCHW, minus_BCHW = floats_BCHW[1:].chunk(2)
@@ -199,5 +200,4 @@ def _median(values: Sequence[float]) -> float:
 
 
 def _pixels(image_CHW: Tensor) -> Pixels:
-    bytes_CHW = ((image_CHW + 1) * 127.5).round().clamp(0, 255).byte()
-    return bytes_CHW.permute(1, 2, 0).contiguous().numpy()
+    return quantised(image_CHW).permute(1, 2, 0).contiguous().numpy()

@@ -13,7 +13,7 @@ from math import exp, log
 from torch import Tensor
 
 from lib.direction import Direction
-from lib.injection import change
+from lib.pixels import as_floats, change
 from lib.sampler import Latent
 from lib.shift import Shift
 from tasks.edit import Editor
@@ -71,7 +71,7 @@ def matched(
         images_BCHW = editor.decode(latent, shifts)
         if images_BCHW is None:
             raise ArithmeticError("the network gave NaN or infinity while this image was edited")
-        floats_BCHW = images_BCHW.float() / 127.5 - 1
+        floats_BCHW = as_floats(images_BCHW)
         for row, i in enumerate(open_, 1):
             inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], mask_HWs[i])
             found = Matched(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction, negated
+from lib.pixels import as_floats
 from lib.sampler import Latent
 from lib.shift import Shift
 from lib.window_choice import RAISES_LABEL, Choice, Trial, chosen_window
@@ -70,7 +71,7 @@ def effect(editor: Editor, latent: Latent, shifts: Sequence[Shift], read: Factor
     images_BCHW = editor.decode(latent, shifts)
     if images_BCHW is None:
         raise ArithmeticError("the network gave NaN or infinity while this image was edited")
-    floats_BCHW = images_BCHW.float() / 127.5 - 1
+    floats_BCHW = as_floats(images_BCHW)
     factors_BF = read(floats_BCHW)
     whole_K = (floats_BCHW[1:] - floats_BCHW[:1]).abs().mean((1, 2, 3))
     return Effect(whole_K, factors_BF[1:] - factors_BF[:1])

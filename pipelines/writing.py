@@ -19,6 +19,7 @@ from lib import schemas
 from lib.direction import Direction
 from lib.direction_table import to_table
 from lib.images import encode
+from lib.pixels import quantised
 from lib.records import Edit, Edited, Renoised
 from lib.shift import Shift
 from lib.tar_writer import write_tar
@@ -75,7 +76,7 @@ class ShardWriter:
         sample = edited.sample
         extension = _EXTENSION[self._options.format]
         pairs = self._options.layout == "pairs"
-        original = self._image(_bytes_of(sample.image_CHW)) if pairs else b""
+        original = self._image(quantised(sample.image_CHW)) if pairs else b""
         masks = {e.region.name: _mask_png(e.region.mask_HW) for e in edited.edits} if pairs else {}
         members, rows = [], []
         for position, edit in enumerate(edited.edits):
@@ -159,10 +160,6 @@ def _side_json(row: Mapping[str, Any]) -> bytes:
         for k, v in kept.items()
     }
     return (json.dumps(rounded, sort_keys=True) + "\n").encode()
-
-
-def _bytes_of(image_CHW: Tensor) -> Tensor:
-    return ((image_CHW + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 def _mask_png(mask_HW: Tensor) -> bytes:

@@ -16,7 +16,7 @@ from lib.edit_decoding import EditDecoder
 from lib.edit_plan import EditPlan
 from lib.edit_shifts import EditShifts
 from lib.grid import Grid
-from lib.injection import change, psnr, quantised
+from lib.pixels import as_floats, change, decoded_images, psnr
 from lib.records import Discovered, Edit, Edited, Failure, Region
 from lib.region_guard import RegionGuard
 from lib.regions import make_region, united
@@ -76,15 +76,16 @@ class Editor:
                 reject(Failure(*where, "edit", "no_edit", message))
                 continue
             latent = discovered.segmented.inverted.latent
-            decoded = self.decoder(latent, shifts, self._kept(edit_regions(discovered, shifts)))
+            regions = edit_regions(discovered, shifts)
+            decoded = self.decoder(latent, shifts, self._kept(regions))
             if not bool(torch.isfinite(decoded.x_BLYX).all()):
                 message = "the network gave NaN or infinity while this image was edited"
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
-            images_BCHW = self._images(decoded.x_BLYX)
+            images_BCHW = decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
             spent = decoded.evaluations * self._denoiser.passes
-            yield measured(discovered, shifts, images_BCHW, spent)
+            yield measured(discovered, shifts, regions, images_BCHW, spent)
 
     def decode(
         self, latent: Latent, shifts: Sequence[Shift], regions: Sequence[Region] = ()
@@ -102,7 +103,7 @@ class Editor:
         decoded = self.decoder(latent, shifts, self._kept(regions))
         if not bool(torch.isfinite(decoded.x_BLYX).all()):
             return None
-        return self._images(decoded.x_BLYX)
+        return decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
 
     def _kept(self, regions: Sequence[Region]) -> list[Tensor]:
         """Of every edit the mask of the guard, if there is one."""
@@ -118,20 +119,20 @@ class Editor:
         """The highest and the lowest timestep at which h is shifted."""
         return self._grid.timestep(self._nodes[0]), self._grid.timestep(self._nodes[-1])
 
-    @torch.no_grad()
-    def _images(self, x_BLYX: Tensor) -> Tensor:
-        parts = x_BLYX.split(self._batch_size)
-        return torch.cat([quantised(self._denoiser.image(part)).cpu() for part in parts])
-
 
 def measured(
-    discovered: Discovered, shifts: Sequence[Shift], images_BCHW: Tensor, evaluations: int
+    discovered: Discovered,
+    shifts: Sequence[Shift],
+    regions: Sequence[Region],
+    images_BCHW: Tensor,
+    evaluations: int,
 ) -> Edited:
-    """The record of a sample's edits; `images_BCHW` uint8, the reconstruction first."""
+    """The record of a sample's edits; `images_BCHW` uint8, the reconstruction first; one region an
+    edit.
+    """
     sample = discovered.segmented.inverted.sample
-    floats_BCHW = images_BCHW.float() / 127.5 - 1
+    floats_BCHW = as_floats(images_BCHW)
     edits = []
-    regions = edit_regions(discovered, shifts)
     for row, (shift, region) in enumerate(zip(shifts, regions, strict=True), 1):
         inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], region.mask_HW)
         edits.append(Edit(region, shift, images_BCHW[row], float(inside), float(outside)))

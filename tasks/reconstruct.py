@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.grid import Grid
-from lib.injection import psnr, quantised
+from lib.pixels import as_floats, psnr, quantised
 from lib.records import Inverted
 from lib.sampler import Sampler
 
@@ -48,7 +48,7 @@ class Reconstructor:
     def _measure(self, items: list[Inverted]) -> Iterator[Inverted]:
         for item, image_CHW in zip(items, self._images(items), strict=True):
             finite = bool(torch.isfinite(image_CHW).all())
-            stored_CHW = quantised(image_CHW).float() / 127.5 - 1
+            stored_CHW = as_floats(quantised(image_CHW))
             value = psnr(stored_CHW, item.sample.image_CHW) if finite else float("nan")
             yield replace(item, psnr=value)
 

@@ -16,7 +16,7 @@ from lib.ddim import transfer
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE
 from lib.grid import Grid
-from lib.injection import change, psnr, quantised
+from lib.pixels import as_floats, change, decoded_images, psnr
 from lib.records import Edit, Edited, Failure, Renoised, Sample
 from lib.regions import make_region
 from lib.sampler import seeded_noise
@@ -69,7 +69,9 @@ class Renoiser:
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             passes = evaluations * self._denoiser.passes
-            yield self._measured(sample, self._images(x_BLYX), passes)
+            yield self._measured(
+                sample, decoded_images(self._denoiser, x_BLYX, self._batch_size), passes
+            )
 
     @torch.no_grad()
     def _edited(self, sample: Sample) -> tuple[Tensor, int]:
@@ -108,14 +110,9 @@ class Renoiser:
         z_BLYX = seeded_noise([seed], _ABOVE_ALL_NODES + noise, x0_LYX.shape).to(x0_LYX.device)
         return sqrt(alpha) * x0_LYX + sqrt(1 - alpha) * z_BLYX
 
-    @torch.no_grad()
-    def _images(self, x_BLYX: Tensor) -> Tensor:
-        parts = x_BLYX.split(self._batch_size)
-        return torch.cat([quantised(self._denoiser.image(part)).cpu() for part in parts])
-
     def _measured(self, sample: Sample, images_BCHW: Tensor, evaluations: int) -> Edited:
         whole = make_region(WHOLE, torch.ones(images_BCHW.shape[2:]))
-        floats_BCHW = images_BCHW.float() / 127.5 - 1
+        floats_BCHW = as_floats(images_BCHW)
         edits = []
         for row, (node, noise) in enumerate(self._jobs, 1):
             inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], whole.mask_HW)

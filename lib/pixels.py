@@ -1,12 +1,14 @@
-"""What an edit changed.
+"""Images in [-1, 1] and as bytes, and how far two of them are apart.
 
-Shape suffixes: B edits, C, H, W of the image.
+Shape suffixes: B images, C, H, W of the image; the rest as in `denoiser`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lib.denoiser import Denoiser
 
 
 def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +26,20 @@ def change(a_BCHW: Tensor, b_BCHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Ten
 def quantised(image_BCHW: Tensor) -> Tensor:
     """[-1, 1] to uint8, rounded to nearest, clamped."""
     return ((image_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def as_floats(image_BCHW: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return image_BCHW.float() / 127.5 - 1
+
+
+@torch.no_grad()
+def decoded_images(denoiser: Denoiser, x_BLYX: Tensor, batch_size: int) -> Tensor:
+    """Clean latents as images (B, C, H, W), uint8 on the CPU; so many go through an autoencoder at
+    once.
+    """
+    parts = x_BLYX.split(batch_size)
+    return torch.cat([quantised(denoiser.image(part)).cpu() for part in parts])
 
 
 def psnr(a_CHW: Tensor, b_CHW: Tensor) -> float:
