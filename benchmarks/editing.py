@@ -86,22 +86,23 @@ def print_effects(effects: Sequence[Effect], compositions: Sequence[Composition]
 
 
 def print_steps(effects: Sequence[Effect]) -> None:
-    """Means over faces and regions on every grid, relative to the one with half the steps."""
+    """Means over faces and regions on every grid, relative to the one with half the steps where it
+    was measured.
+    """
     grids = sorted(effects[0].in_change)
     print("\nsteps   in-region change   of half the steps   |factor change|   of half the steps")
-    before: tuple[float, float] | None = None
+    found: dict[int, tuple[float, float]] = {}
     for n in grids:
         now = (
             mean(e.in_change[n] for e in effects),
             mean(abs(e.factor_change[n]) for e in effects),
         )
-        shares = (
-            ["", ""]
-            if before is None
-            else [f"{a / b:.2f}" for a, b in zip(now, before, strict=True)]
-        )
+        found[n] = now
+        half = found.get(n // 2) if n % 2 == 0 else None
+        shares = ["", ""]
+        if half is not None:
+            shares = [f"{a / b:.2f}" for a, b in zip(now, half, strict=True)]
         print(f"{n:5d}  {now[0]:17.3f}  {shares[0]:>18s}  {now[1]:16.3f}  {shares[1]:>18s}")
-        before = now
 
 
 def main(

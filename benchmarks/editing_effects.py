@@ -31,8 +31,9 @@ from tasks.edit import Editor
 WINDOW = (560, 300)
 TIMESTEP = 400
 METHOD = "localised"
-STEPS = (10, 20, 40, 80)
-BASE = 20
+STEPS = (10, 20, 25, 50, 100)
+BASE = 50
+"""The default of a run, with its half and its double; and coarse grids."""
 FULL = DIAL.index(1.0)
 GUARD = RegionGuard(0.03, 0.03)
 
@@ -51,11 +52,15 @@ def regressor() -> Regressor:
 
 
 def measure(
-    index: int, count: int, seed: int = HELD_OUT_SEED, steps: Sequence[int] = STEPS
+    index: int,
+    count: int,
+    seed: int = HELD_OUT_SEED,
+    steps: Sequence[int] = STEPS,
+    base: int = BASE,
 ) -> tuple[list[Effect], list[Composition]]:
-    """One of `count` faces of a seed, with its own directions."""
-    face = _face(index, count, seed, BASE)
-    bench = bench_of(BASE)
+    """One of `count` faces of a seed, with its own directions, found in `base` steps."""
+    face = _face(index, count, seed, base)
+    bench = bench_of(base)
     node = bench.grid.nearest_node(TIMESTEP)
     found = methods.discovered(methods.place(bench, face, node), (METHOD,))[METHOD]
     directions = [
@@ -73,9 +78,9 @@ def measure(
         _editor(bench, GUARD), face, [dials[i] for i in ends],
         [regions[dials[i].direction.region] for i in ends],
     )  # fmt: skip
-    on_grids = {BASE: images_BCHW[[0, *(1 + i for i in ends)]]}
+    on_grids = {base: images_BCHW[[0, *(1 + i for i in ends)]]}
     for num_steps in steps:
-        if num_steps != BASE:
+        if num_steps != base:
             other = _face(index, count, seed, num_steps)
             shifts = [dials[i] for i in ends]
             on_grids[num_steps] = _edited(_editor(bench_of(num_steps)), other, shifts, [])
@@ -88,7 +93,7 @@ def measure(
         change_SF = factors_BF[rows] - factors_BF[0]
         own = [FACTORS.index(name) for name in OWN[region]]
         factor = max(own, key=lambda f: abs(float(change_SF[FULL, f] - change_SF[0, f])))
-        free_in, free_out = _changes(on_grids[BASE], r, mask_HW)
+        free_in, free_out = _changes(on_grids[base], r, mask_HW)
         held_in, held_out_ = _changes(guard_BCHW, r, mask_HW)
         effects.append(
             Effect(

@@ -8,11 +8,11 @@ from statistics import median
 import pytest
 
 from benchmarks.editing_costs import FLOWS, Cost, Variant, measure
-from benchmarks.editing_effects import BASE
 from benchmarks.editing_effects import measure as effects_of
 from benchmarks.editing_statistics import Composition, Effect, kept
 
 STEPS, EDITS = 8, 3
+BASE = 20
 TOP = 4
 """Of the eight timesteps 0, 143, ... 999, those up to 428 are not above T/2."""
 
@@ -47,7 +47,7 @@ def test_flows_give_the_same_images(alone: dict[str, Cost]) -> None:
 
 @pytest.fixture(scope="module")
 def face() -> tuple[list[Effect], list[Composition]]:
-    return effects_of(0, 1, steps=(BASE, 2 * BASE))
+    return effects_of(0, 1, steps=(BASE, 2 * BASE), base=BASE)
 
 
 @pytest.mark.timeout(600)
