@@ -1,9 +1,8 @@
 """Scores of images by a classifier, as labels for supervised directions: the embedded factor
 regressor, or any image classifier that transformers can run.
 
-Images go through the model's own processor (as 8-bit pictures, PIL resampling): the published
-codes fed [-1, 1] images to networks trained on normalised [0, 1] ones, some of them in training
-mode (Haas et al.'s release), and their scores were unreliable.
+Images go through the model's own processor, and the network runs in evaluation mode: Haas et
+al.'s release left it in training mode, and its scores were unreliable.
 
 Shape suffixes: B batch, C colours, H rows, W columns, K classes.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ from torch import Tensor
 from lib.checkpoint import EMBEDDED
 from lib.problems import ConfigProblem, ModelProblem
 from lib.transformers_folder import TransformersFolder, embedded_regressor_folder, open_classifier
-from lib.transformers_weights import brief, load_weights
+from lib.transformers_images import ImageProcessor, check_images
+from lib.transformers_weights import load_weights
 
 
 class Classifier(Protocol):
@@ -81,7 +81,7 @@ class EmbeddedFactors:
     @torch.no_grad()
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """factors_BK, not clipped; raises ValueError for images of another size."""
-        _check_images(image_BCHW)
+        check_images(image_BCHW)
         scores_BK: Tensor = self._model(image_BCHW.to(self._device))
         return _finite(scores_BK)
 
@@ -92,7 +92,7 @@ class TransformersClassifier:
     def __init__(self, found: TransformersFolder, device: torch.device) -> None:
         from transformers import AutoModelForImageClassification
 
-        self._processor = _load_processor(found)
+        self._processor = ImageProcessor(found)
         model = load_weights(AutoModelForImageClassification, found, "an image classifier")
         self._model = model.to(device)
         self._device = device
@@ -104,28 +104,9 @@ class TransformersClassifier:
     @torch.no_grad()
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """probabilities_BK; raises ValueError unless images are finite RGB batches."""
-        _check_images(image_BCHW)
-        bytes_BCHW = (image_BCHW.detach().cpu() + 1).mul(127.5).round().clamp(0, 255).byte()
-        pictures = list(bytes_BCHW.permute(0, 2, 3, 1).contiguous().numpy())
-        pixels_BCHW: Tensor = self._processor(
-            images=pictures, return_tensors="pt", input_data_format="channels_last"
-        )["pixel_values"]
-        logits_BK: Tensor = self._model(pixel_values=pixels_BCHW.float().to(self._device)).logits
+        pixels_BCHW = self._processor(image_BCHW).to(self._device)
+        logits_BK: Tensor = self._model(pixel_values=pixels_BCHW).logits
         return _finite(self._activation(logits_BK.float()))
-
-
-def _load_processor(found: TransformersFolder) -> Any:
-    from transformers import AutoImageProcessor
-
-    try:
-        # The PIL backend also where torchvision is installed: scores must not depend on that.
-        return AutoImageProcessor.from_pretrained(
-            str(found.folder), local_files_only=True, trust_remote_code=False, backend="pil"
-        )
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise ModelProblem(
-            f"{found.folder}: expected an image processor that runs on PIL, got: {brief(error)}"
-        ) from error
 
 
 def _activation(problem_type: str | None, classes: int) -> Callable[[Tensor], Tensor]:
@@ -134,13 +115,6 @@ def _activation(problem_type: str | None, classes: int) -> Callable[[Tensor], Te
     if problem_type == "multi_label_classification" or classes == 1:
         return torch.sigmoid
     return lambda logits_BK: logits_BK.softmax(dim=1)
-
-
-def _check_images(image_BCHW: Tensor) -> None:
-    if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3:
-        raise ValueError(f"expected images (B, 3, H, W), got {tuple(image_BCHW.shape)}")
-    if not bool(torch.isfinite(image_BCHW).all()):
-        raise ValueError("expected finite images to classify, got NaN or infinity")
 
 
 def _finite(scores_BK: Tensor) -> Tensor:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
-from lib.problems import ModelProblem
+from lib.metrics.lpips_network import load_lpips_network
 
 _TAPS, _SIGMA = 11, 1.5
 _SCALES = 3
@@ -48,7 +46,8 @@ def perceptual_distance(name: str, device: torch.device) -> PerceptualDistance:
     """
     if name == "ssim" or (name == "auto" and find_spec("lpips") is None):
         return PerceptualDistance("ssim", structural_distance, edit=0.6, boost=0.1)
-    return PerceptualDistance("lpips-alex", _lpips(device), edit=0.33, boost=1.2)
+    between = load_lpips_network("alex", device, "or `measure: ssim` in edit.window_rule")
+    return PerceptualDistance("lpips-alex", between, edit=0.33, boost=1.2)
 
 
 def structural_distance(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
@@ -86,19 +85,3 @@ def _blurred(x_BCHW: Tensor) -> Tensor:
     rows_N1HW = conv2d(flat_N1HW, weight[None, None, :, None])
     blurred_N1HW = conv2d(rows_N1HW, weight[None, None, None, :])
     return blurred_N1HW.view(*x_BCHW.shape[:2], *blurred_N1HW.shape[2:])
-
-
-def _lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    try:
-        network: Any = import_module("lpips").LPIPS(net="alex", verbose=False).to(device).eval()
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ModelProblem(
-            f"edit.window_rule: the package lpips and its AlexNet weights cannot be loaded"
-            f" ({error}); expected them to be installed, or `measure: ssim`"
-        ) from error
-
-    def between(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-        distance_B111: Tensor = network(a_BCHW, b_BCHW)
-        return distance_B111.flatten()
-
-    return between

@@ -82,6 +82,20 @@ class ClipTextImage:
         cosine_B: Tensor = self._image(image_BCHW) @ text_E
         return cosine_B
 
+    def difference(self, source: str, target: str) -> Tensor:
+        """Embedding of `target` less that of `source`, both of unit norm, (E,).
+
+        Raises:
+            ConfigProblem: the texts mean the same to the model, or one cannot be read.
+        """
+        difference_E = self._text(target) - self._text(source)
+        if not bool(difference_E.any()):
+            raise ConfigProblem(
+                f"text guidance: the texts {source!r} and {target!r} are the same to the model;"
+                " expected two that differ in what should change"
+            )
+        return difference_E
+
     def gradient(self, image_BCHW: Tensor, source: str, target: str) -> Tensor:
         """d (cos(image, target) - cos(image, source)) / d image, of each image on its own; dtype
         and device of `image_BCHW`. The direction of the directional CLIP loss (Gal et al. 2022)
@@ -95,12 +109,7 @@ class ClipTextImage:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(image_BCHW.shape)}")
         if not bool(torch.isfinite(image_BCHW).all()):
             raise ValueError("expected finite images to guide by text, got NaN or infinity")
-        difference_E = self._text(target) - self._text(source)
-        if not bool(difference_E.any()):
-            raise ConfigProblem(
-                f"text guidance: the texts {source!r} and {target!r} are the same to the model;"
-                " expected two that differ in what the direction should change"
-            )
+        difference_E = self.difference(source, target)
         with torch.enable_grad():
             image = image_BCHW.detach().clone().requires_grad_()
             (gradient_BCHW,) = torch.autograd.grad((self._image(image) @ difference_E).sum(), image)

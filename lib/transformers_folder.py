@@ -54,6 +54,17 @@ def open_classifier(path: str) -> TransformersFolder:
     return found
 
 
+def open_image_encoder(path: str) -> TransformersFolder:
+    """The files of a model that turns images to embeddings; the same files as of a classifier.
+
+    Raises:
+        ModelProblem: as `open_classifier`.
+    """
+    found = _open(path, "image encoder")
+    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
+    return found
+
+
 def open_text_image(path: str) -> TransformersFolder:
     """The files of a CLIP model: config, safetensors weights and tokenizer.
 
@@ -77,6 +88,11 @@ def classifier_sha256(path: str) -> str:
     folder = embedded_regressor_folder()
     config = read_json(folder / "config.json")
     return _sha256(TransformersFolder(folder, config, (folder / _WEIGHTS,), ()))
+
+
+def image_encoder_sha256(path: str) -> str:
+    """The same for an image encoder (`embedded`, or a folder)."""
+    return classifier_sha256(path) if path == EMBEDDED else _sha256(open_image_encoder(path))
 
 
 def text_image_sha256(path: str) -> str:

@@ -14,9 +14,9 @@ from lib.problems import ModelProblem
 from lib.transformers_folder import TransformersFolder
 
 
-def load_weights(architecture: Any, found: TransformersFolder, what: str) -> Any:
+def load_weights(architecture: Any, found: TransformersFolder, what: str, **options: object) -> Any:
     """`architecture` (an auto or model class of transformers) with the folder's weights, in
-    evaluation mode, on the CPU. `what` names it in errors.
+    evaluation mode, on the CPU. `what` names it in errors; `options` go to its constructor.
 
     Raises:
         ModelProblem: another kind of model, truncated weights, weights that do not fit, are
@@ -35,6 +35,7 @@ def load_weights(architecture: Any, found: TransformersFolder, what: str) -> Any
             dtype=torch.float32,
             variant="fp16" if ".fp16." in found.weights[0].name else None,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelProblem(

@@ -66,7 +66,7 @@ def test_lpips_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("lib.perceptual_distance.find_spec", lambda name: name == "lpips")
     found = perceptual_distance("auto", torch.device("cpu"))
     assert (found.name, found.edit, found.boost) == ("lpips-alex", 0.33, 1.2)
-    a_BCHW, b_BCHW = pair(16)
+    a_BCHW, b_BCHW = pair(32)
     assert found.between(a_BCHW, b_BCHW).shape == (2,)
     assert perceptual_distance("ssim", torch.device("cpu")).name == "ssim"
 

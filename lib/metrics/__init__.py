@@ -1,0 +1,1 @@
+"""What is measured of edits, of whole runs and of directions: sums, distances, scores by models."""
