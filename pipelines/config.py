@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.config_agreement import check_agreement
-from pipelines.config_section import Fraction, Name, PositiveInt, Section
+from pipelines.config_section import Fraction, PositiveInt, Section
 from pipelines.discovery_config import (
     Discovery,
     JacobianDiscovery,
@@ -20,6 +20,7 @@ from pipelines.discovery_config import (
 )
 from pipelines.edit_config import Edit
 from pipelines.inversion_config import Invert
+from pipelines.segment_config import Segment
 from pipelines.study_config import DatasetDiscovery
 
 
@@ -79,40 +80,6 @@ class Grid(Section):
     """Where the timesteps lie, in the names of diffusers. linspace and leading begin at 0 and
     reconstruct better on few steps; linspace and trailing reach the last one.
     """
-
-
-class MaskFile(Section):
-    """A region read from a side file of the sample."""
-
-    file: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
-    """The side file's extension: everything after the first dot, such as `eyes.png`."""
-
-
-class Box(Section):
-    """A region that is the same rectangle in every image."""
-
-    box: tuple[Fraction, Fraction, Fraction, Fraction]
-    """left, top, right, bottom as fractions of the image after fitting."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        left, top, right, bottom = self.box
-        if not (left < right and top < bottom):
-            raise ValueError("expected left < right and top < bottom")
-        return self
-
-
-class Segment(Section):
-    """Where the regions come from."""
-
-    regions: dict[Name, MaskFile | Box]
-    """Name to `{file: EXT}`, a side file of the sample, or `{box: [left, top, right, bottom]}`.
-    Empty, or no section at all, only for pca, supervised and none, which need no regions.
-    """
-    min_area: Fraction = 0.0005
-    """A mask that covers less of the image is an error of that sample."""
-    max_area: Fraction = 0.95
-    """A mask that covers more of the image is an error of that sample."""
 
 
 class Output(Section):

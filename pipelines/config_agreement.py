@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lib.region_names import WHOLE
 from pipelines.discovery_config import LibraryDiscovery, NoDiscovery
 from pipelines.edit_plan_config import Combination, EditPlan
+from pipelines.segment_agreement import check_sources
 from pipelines.study_config import DatasetDiscovery
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _regions_known(config: RunConfig) -> None:
         raise ValueError(
             f"segment.regions: {WHOLE!r} is the name of the whole image; expected another name"
         )
+    check_sources(config.segment)
     method = config.discover.method
     if config.pipeline == "store_latents":
         return

@@ -32,6 +32,7 @@ _EXPECTED = {
     "too_long": "at most {max_length} in the list",
 }
 _MAX_VALUE_CHARS = 80
+_TAG_KEYS = ("method", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class _Place:
     """The key itself is wrong, not its value."""
     forms: str = ""
     """What is valid, where the value may be of several plain kinds; else empty."""
+    tags: tuple[str, ...] = ()
+    """Values of the key by which the value is known for one of several sections."""
 
 
 def explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
@@ -109,7 +112,7 @@ def _locate(loc: Sequence[int | str]) -> _Place:
         if options:
             kind = branch = next(o for o in options if _is_branch(o, str(step)))
             depth, section = len(path), kind
-            branches = () if "method" in kind.model_fields else options
+            branches = () if _tag_key(kind) else options
             continue
         path.append(step)
         if _is_section(kind):
@@ -117,11 +120,13 @@ def _locate(loc: Sequence[int | str]) -> _Place:
             kind = _annotation(kind, str(step))
         elif get_origin(kind) in (dict, tuple):
             kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
+            if get_origin(kind) is Annotated and _is_union(get_args(kind)[0]):
+                kind = get_args(kind)[0]
         else:
             kind = None
         if _is_section(kind):
             section = kind if step is not loc[-1] else section
-    return _Place(tuple(path), section, branches, branch, depth)
+    return _Place(tuple(path), section, branches, branch, depth, tags=_tags(_options(kind)))
 
 
 def _annotation(section: type[BaseModel], key: str) -> Any:
@@ -171,10 +176,19 @@ def _between(kind: Any) -> str:
 
 def _is_branch(option: type[BaseModel], step: str) -> bool:
     """pydantic writes a discriminator's value, `ClassName` or `function-after[..., ClassName]`."""
-    method = option.model_fields.get("method")
-    if method is not None:
-        return step in get_args(method.annotation)
+    if _tag_key(option):
+        return step in _tags([option])
     return step == option.__name__ or step.endswith(f" {option.__name__}]")
+
+
+def _tag_key(option: type[BaseModel]) -> str:
+    """The key by which the section is known among others; empty if it is known by its keys."""
+    return next((key for key in _TAG_KEYS if key in option.model_fields), "")
+
+
+def _tags(options: Sequence[type[BaseModel]]) -> tuple[str, ...]:
+    fields = [option.model_fields.get(_tag_key(option)) for option in options]
+    return tuple(str(get_args(f.annotation)[0]) for f in fields if f is not None)
 
 
 def _is_section(kind: Any) -> bool:
@@ -186,12 +200,10 @@ def _nearest_branch(value: Any, branches: Sequence[type[BaseModel]]) -> type[Bas
     given = [str(key) for key in value] if isinstance(value, Mapping) else []
 
     def likeness(branch: type[BaseModel]) -> float:
-        ratios = [
-            difflib.SequenceMatcher(None, one, other).ratio()
+        return sum(
+            max(difflib.SequenceMatcher(None, one, other).ratio() for other in _keys(branch))
             for one in given
-            for other in _keys(branch)
-        ]
-        return max(ratios, default=0.0)
+        )
 
     return max(branches, key=likeness)
 
@@ -208,12 +220,14 @@ def _sentence(detail: ErrorDetails, place: _Place) -> str:
     if kind == "missing":
         return "is missing, and is required"
     if kind == "union_tag_invalid":
-        return f"got method {_shown(context['tag'])}, expected {context['expected_tags']}"
+        key = context["discriminator"].strip("'")
+        return f"got {key} {_shown(context['tag'])}, expected {context['expected_tags']}"
     if kind == "union_tag_not_found":
-        methods = ", ".join(_methods())
-        return f"got {_shown(detail['input'])}, expected a key `method`: one of {methods}"
+        key = context["discriminator"].strip("'")
+        tags = ", ".join(place.tags)
+        return f"got {_shown(detail['input'])}, expected a key `{key}`: one of {tags}"
     if kind == "model_type" and place.branches and len(place.path) == place.branch_depth:
-        forms = [f"{{{_keys(each)[0]}: ...}}" for each in place.branches]
+        forms = dict.fromkeys(f"{{{_keys(each)[0]}: ...}}" for each in place.branches)
         return f"got {_shown(detail['input'])}, expected {' or '.join(forms)}"
     if place.forms:
         return f"got {_shown(detail['input'])}, expected {place.forms}"
@@ -221,11 +235,6 @@ def _sentence(detail: ErrorDetails, place: _Place) -> str:
     for beginning in ("Value error, ", "Input should be ", "Input should ", "expected "):
         expected = expected.removeprefix(beginning)
     return f"got {_shown(detail['input'])}, expected {expected}"
-
-
-def _methods() -> list[str]:
-    kinds = _options(RunConfig.model_fields["discover"].annotation)
-    return [get_args(kind.model_fields["method"].annotation)[0] for kind in kinds]
 
 
 def _unknown_key(key: str, valid: Sequence[str]) -> str:

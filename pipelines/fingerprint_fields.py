@@ -13,9 +13,10 @@ from lib import schemas, storage
 from lib.checkpoint import weights_sha256
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
-from pipelines.config import MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
 from pipelines.model_source import open_model
+from pipelines.segment_agreement import claimed_files
 from pipelines.stored_runs import latents_dtype
 from pipelines.study_config import DatasetDiscovery, SupervisedDiscovery
 
@@ -61,7 +62,7 @@ def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     for name in ("segment", "discover", "edit", "output"):
         del fields[name]
     del fields["model"]["h_layer"]
-    fields["mask_files"] = _mask_files(config)
+    fields["mask_files"] = sorted(claimed_files(config.segment))
     return fields
 
 
@@ -70,13 +71,8 @@ def _leave_out_shifts(fields: dict[str, Any], config: RunConfig) -> None:
     for name in ("segment", "invert"):
         del fields[name]
     del fields["model"]["h_layer"]
-    fields["mask_files"] = _mask_files(config)
+    fields["mask_files"] = sorted(claimed_files(config.segment))
     fields["edit"] = {key: fields["edit"][key] for key in ("method", "sdedit", "batch_size")}
-
-
-def _mask_files(config: RunConfig) -> list[str]:
-    regions = config.segment.regions.values()
-    return sorted({r.file for r in regions if isinstance(r, MaskFile)})
 
 
 def _leave_out_edits(fields: dict[str, Any], config: RunConfig) -> None:

@@ -19,14 +19,15 @@ from lib.problems import ConfigProblem
 from lib.receipts import Failure
 from lib.records import Sample, Segmented
 from lib.samples import ShardDamage, read_shard
-from pipelines.config import MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.engine import Engine, load_free_engine
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
+from pipelines.mask_providers import build_segmenter
 from pipelines.reading import SampleReader
-from pipelines.stages import build_editor, build_inverter, mask_sources
+from pipelines.segment_agreement import claimed_files
+from pipelines.stages import build_editor, build_inverter
 from tasks.edit import Editor
 from tasks.invert import Inverter
-from tasks.segment import Segmenter
 
 _log = logging.getLogger(__name__)
 _AHEAD = 8
@@ -89,14 +90,7 @@ def read_held_out(
         _warn(failure)
         failures.append(failure)
 
-    sources = mask_sources(config)
-    segment = Segmenter(
-        {name: source for name, source in sources.items() if name in regions},
-        size=subject.engine.denoiser.image_size,
-        min_area=config.segment.min_area,
-        max_area=config.segment.max_area,
-        max_pixels=config.input.max_pixels,
-    )
+    segment = build_segmenter(config, subject.engine, regions)
     found: list[Segmented] = []
     sha256: dict[str, str] = {}
     image_size = subject.engine.denoiser.image_size
@@ -146,9 +140,7 @@ def _samples(
         reader = SampleReader(
             config.input,
             image_size=image_size,
-            claimed=frozenset(
-                r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
-            ),
+            claimed=claimed_files(config.segment),
             fingerprint="",  # nothing here is random
             pool=pool,
             ahead=_AHEAD,

@@ -13,7 +13,8 @@ from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine, load_engine
 from pipelines.inversions import Inversions
-from pipelines.stages import build_inversions, build_segmenter
+from pipelines.mask_providers import build_segmenter
+from pipelines.stages import build_inversions
 from pipelines.study_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from tasks.label import ClassSource, FieldSource, Labeller
 from tasks.observe import CaptureReader, Observer

@@ -6,20 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.config import (
-    Box,
-    Execution,
-    Grid,
-    Input,
-    MaskFile,
-    Model,
-    Output,
-    RunConfig,
-    Segment,
-)
+from pipelines.config import Execution, Grid, Input, Model, Output, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
 from pipelines.edit_config import Edit
 from pipelines.inversion_config import Invert
+from pipelines.segment_config import Box, MaskFile, Segment, Source
 
 
 def demo() -> RunConfig:
@@ -127,7 +118,7 @@ def stable_diffusion() -> RunConfig:
     )
 
 
-def _of_scenes(name: str, regions: dict[str, MaskFile | Box]) -> RunConfig:
+def _of_scenes(name: str, regions: dict[str, Source]) -> RunConfig:
     """The celebahq preset with another model of the same architecture."""
     return celebahq_256().model_copy(
         update={

@@ -13,8 +13,10 @@ from lib.image_files import ImageError
 from lib.images import Geometry, decode, decode_mask
 from lib.run_folder import RunFolder
 from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
-from pipelines.config import Box, MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.report_pictures import Pictures, Sample, Sides, resized, resized_mask
+from pipelines.segment_agreement import claimed_files
+from pipelines.segment_config import Box, MaskFile
 
 _MAX_SHARD_BYTES = 2 * 2**30
 """A larger input shard is not read for the report."""
@@ -90,7 +92,7 @@ def _add(
     config: RunConfig, sample: Sample, raw: RawSample, sides: Sides, pictures: Pictures
 ) -> None:  # fmt: skip
     regions = config.segment.regions
-    claimed = {source.file for source in regions.values() if isinstance(source, MaskFile)}
+    claimed = claimed_files(config.segment)
     pixels_HWC, geometry = decode(
         raw.files[image_member(raw, claimed)],
         size=sides.stored,
@@ -110,7 +112,7 @@ def _add(
                 (place >= left) & (place < right)
             )
             pictures.masks[sample.shard, sample.index, name] = inside_HW
-        elif source.file in raw.files:
+        elif isinstance(source, MaskFile) and source.file in raw.files:
             coverage_HW = decode_mask(
                 raw.files[source.file], geometry=geometry, max_pixels=config.input.max_pixels
             )

@@ -19,9 +19,10 @@ from lib.receipts import ShardReport, ShardTask
 from lib.records import Failure, Sample
 from lib.run_folder import RunFolder
 from lib.samples import read_shard
-from pipelines.config import MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.inversions import Inversions, NoInversions
 from pipelines.reading import SampleReader
+from pipelines.segment_agreement import claimed_files
 from tasks.stored_latents import InvertStage
 
 T = TypeVar("T")
@@ -98,9 +99,7 @@ class ShardPipeline:
         self._progress = progress
         """Called after every stage of every image, from the shard's thread."""
         self._turn = threading.Lock()
-        self._claimed = frozenset(
-            r.file for r in config.segment.regions.values() if isinstance(r, MaskFile)
-        )
+        self._claimed = claimed_files(config.segment)
 
     def run_shard(self, task: ShardTask) -> ShardReport:
         """Bring one shard to a committed state.

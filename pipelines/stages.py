@@ -15,18 +15,19 @@ from lib.region_guard import RegionGuard
 from lib.run_folder import RunFolder
 from lib.sampler import Sampler
 from lib.x_guidance import Along, Guidance
-from pipelines.config import MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
 from pipelines.edit_plan_config import plan_entries
 from pipelines.engine import Engine, load_engine
 from pipelines.inversions import Inversions, LatentStore
+from pipelines.mask_providers import build_segmenter
 from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.reconstruct import Reconstructor
-from tasks.segment import MaskSource, Segmenter
+from tasks.segment import Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +157,3 @@ def build_sampler(config: RunConfig) -> Sampler:
             return BdiaSampler(invert.gamma)
         case "ddpm":
             return DdpmSampler(EtaSchedule(invert.eta_points))
-
-
-def build_segmenter(config: RunConfig, engine: Engine) -> Segmenter:
-    """Masks from side files or boxes at the model's size."""
-    return Segmenter(
-        mask_sources(config),
-        size=engine.denoiser.image_size,
-        min_area=config.segment.min_area,
-        max_area=config.segment.max_area,
-        max_pixels=config.input.max_pixels,
-    )
-
-
-def mask_sources(config: RunConfig) -> dict[str, MaskSource]:
-    """Every region's side file or box."""
-    return {
-        name: source.file if isinstance(source, MaskFile) else source.box
-        for name, source in config.segment.regions.items()
-    }

@@ -1,48 +1,60 @@
-"""The segment stage: named regions of each image, from mask files of the sample or from boxes."""
+"""The segment stage: named regions of each image, from whatever providers the config names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
-import torch
 from torch import Tensor
 
-from lib.images import ImageError, decode_mask
-from lib.records import Failure, Inverted, Region, Sample, Segmented
-from lib.regions import box_mask, make_region
-
-MaskSource = str | tuple[float, float, float, float]
-"""A side file's extension, or a box as left, top, right, bottom fractions."""
+from lib.image_files import ImageError
+from lib.masks.dilation import dilated
+from lib.masks.provider import MaskProvider, Masks
+from lib.records import Failure, Inverted, Region, Segmented
+from lib.regions import make_region
 
 
 class Segmenter:
-    """Reads the configured regions; a sample with an unusable region is rejected whole."""
+    """Asks the providers for micro-batches, cut by position in the shard as those of the inversion;
+    a sample with an unusable region is rejected whole, its neighbours go on.
+    """
 
     def __init__(
         self,
-        sources: Mapping[str, MaskSource],
+        regions: Sequence[str],
+        providers: Sequence[MaskProvider],
         *,
-        size: int,
+        batch_size: int,
+        dilation: float,
         min_area: float,
         max_area: float,
-        max_pixels: int,
     ) -> None:
-        self._sources = sources
-        self._boxes = {n: box_mask(s, size) for n, s in sources.items() if not isinstance(s, str)}
+        self._regions = tuple(regions)
+        """In the order in which they are given on; every one is of one provider."""
+        self._providers = tuple(providers)
+        self._batch_size = batch_size
+        self._dilation = dilation
+        """By which every mask is widened, as a fraction of the side."""
         self._min_area = min_area
         self._max_area = max_area
-        self._max_pixels = max_pixels
 
     def __call__(
         self, items: Iterable[Inverted], reject: Callable[[Failure], None]
     ) -> Iterator[Segmented]:
-        """Rejects as `missing_mask`, `mask_size`, `mask_area` or what the mask's image decoder
-        says.
-        """
-        for inverted in items:
+        """Rejects as `mask_area`, or as the provider says (`missing_mask`, `mask_size`, ...)."""
+        for _, batch in groupby(items, key=lambda i: i.sample.index // self._batch_size):
+            yield from self._segment(list(batch), reject)
+
+    def _segment(
+        self, batch: list[Inverted], reject: Callable[[Failure], None]
+    ) -> Iterator[Segmented]:
+        samples = [inverted.sample for inverted in batch]
+        answers = [provider(samples) for provider in self._providers]
+        for position, inverted in enumerate(batch):
             sample = inverted.sample
             try:
-                regions = tuple(self._region(sample, name) for name in self._sources)
+                masks = _together([answer[position] for answer in answers])
+                regions = tuple(self._region(name, masks[name]) for name in self._regions)
             except ImageError as error:
                 reject(
                     Failure(
@@ -52,8 +64,8 @@ class Segmenter:
             else:
                 yield Segmented(inverted, regions)
 
-    def _region(self, sample: Sample, name: str) -> Region:
-        region = make_region(name, self._mask(sample, name))
+    def _region(self, name: str, mask_HW: Tensor) -> Region:
+        region = make_region(name, dilated(mask_HW, self._dilation))
         area = float(region.mask_HW.mean())
         if not self._min_area <= area <= self._max_area:
             raise ImageError(
@@ -63,17 +75,12 @@ class Segmenter:
             )
         return region
 
-    def _mask(self, sample: Sample, name: str) -> Tensor:
-        source = self._sources[name]
-        if not isinstance(source, str):
-            return self._boxes[name]
-        if source not in sample.files:
-            raise ImageError(
-                "missing_mask",
-                f"region {name}: expected a side file `{source}`, the sample has"
-                f" {', '.join(sorted(sample.files))}",
-            )
-        mask_HW = decode_mask(
-            sample.files[source], geometry=sample.geometry, max_pixels=self._max_pixels
-        )
-        return torch.from_numpy(mask_HW)
+
+def _together(answers: Sequence[Masks | ImageError]) -> Mapping[str, Tensor]:
+    """The masks of all providers; raises the first of their errors."""
+    masks: dict[str, Tensor] = {}
+    for answer in answers:
+        if isinstance(answer, ImageError):
+            raise answer
+        masks.update(answer)
+    return masks

@@ -20,7 +20,8 @@ from cluster.events import read_events
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
 from lib.run_folder import RunFolder
-from pipelines.config import Box, Execution, Input, Model, Output, RunConfig, Segment
+from pipelines.config import Execution, Input, Model, Output, RunConfig
+from pipelines.segment_config import Box, Segment
 
 
 @pytest.fixture(scope="session")

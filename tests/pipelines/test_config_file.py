@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from lib.problems import ConfigProblem
-from pipelines.config import MaskFile, RunConfig
+from pipelines.config import RunConfig
 from pipelines.config_file import load_config
 from pipelines.discovery_config import LibraryDiscovery
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
 from pipelines.presets import PRESETS
+from pipelines.segment_config import MaskFile
 from pipelines.study_config import ClassLabel, SupervisedDiscovery
 
 WHOLE = """

@@ -11,15 +11,27 @@ import pytest
 import torch
 
 from lib.images import decode
+from lib.masks.mask_files import Boxes, MaskFiles
 from lib.records import Failure, Inverted, Sample, Segmented
 from lib.sampler import plain_latent
-from tasks.segment import MaskSource, Segmenter
+from tasks.segment import Segmenter
 
 
 def segment(
-    sources: dict[str, MaskSource], samples: list[Sample], size: int = 16
+    sources: dict[str, str | tuple[float, float, float, float]],
+    samples: list[Sample],
+    size: int = 16,
 ) -> tuple[list[Segmented], list[Failure]]:
-    stage = Segmenter(sources, size=size, min_area=0.0005, max_area=0.95, max_pixels=1_000_000)
+    files = {name: source for name, source in sources.items() if isinstance(source, str)}
+    boxes = {name: source for name, source in sources.items() if not isinstance(source, str)}
+    stage = Segmenter(
+        list(sources),
+        [MaskFiles(files, max_pixels=1_000_000), Boxes(boxes, size=size)],
+        batch_size=4,
+        dilation=0.0,
+        min_area=0.0005,
+        max_area=0.95,
+    )
     failures: list[Failure] = []
     latent_LYX = torch.zeros(3, size, size)
     inverted = [Inverted(sample, plain_latent(latent_LYX), {}) for sample in samples]
