@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from lib import parquet, row_kinds, schemas, storage
+from lib import parquet, schemas, storage
 from lib.commit_record import COMMIT_VERSION, CommitRecord, read_commit, read_commit_rows
 from lib.fingerprint import canonical_json
 from lib.provenance import package_versions
@@ -100,7 +100,7 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         n_in=result.n_in,
         n_ok=n_ok,
         n_err=n_err,
-        n_edits=result.rows.num_rows if kind is row_kinds.EDITS else 0,
+        n_edits=result.rows.num_rows if kind.name == "edits" else 0,
         n_directions=0 if directions is None else directions.num_rows,
         image=names["images"],
         image_sha256=hashes["images"],
@@ -125,7 +125,7 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         versions=dict(package_versions()),
     )
     rows = result.rows
-    if kind is row_kinds.EDITS:
+    if kind.name == "edits":
         column = rows.schema.get_field_index("image")
         image = pa.array([record.image] * rows.num_rows, pa.string())
         rows = rows.set_column(column, rows.schema.field(column), image)

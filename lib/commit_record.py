@@ -116,13 +116,14 @@ def read_commit_rows(url: str) -> tuple[CommitRecord, pa.Table]:
         raise CommitDamageError(f"{error}; delete it and run the same command again") from error
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     record = parse_record(metadata, url)
-    schema = row_kinds.BY_NAME[record.rows].schema
-    if not table.schema.equals(schema):
+    kind = row_kinds.of_schema(table.schema)
+    if kind is None or kind.name != record.rows:
+        schema = row_kinds.BY_NAME[record.rows].schema
         raise CommitDamageError(
             f"{storage.redact(url)}: expected the columns {schema.names} of schema version"
             f" {schema.metadata[b'deltah_schema'].decode()}, got {table.schema.names}"
         )
-    return record, table.replace_schema_metadata(schema.metadata)
+    return record, table.replace_schema_metadata(kind.schema.metadata)
 
 
 def parse_record(metadata: Mapping[str, str], url: str) -> CommitRecord:

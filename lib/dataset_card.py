@@ -33,7 +33,7 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
     config = run["config"]
     output = config.get("output", {})
     extension = {"jpeg": "jpg"}.get(output.get("format", "png"), output.get("format", "png"))
-    kind = row_kinds.BY_NAME[index["rows"]]
+    kind = row_kinds.of_config(config)
     return environment.get_template(_TEMPLATES[kind.name]).render(
         index=index,
         totals=index["totals"],

@@ -55,6 +55,11 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
                 f" {record.fingerprint[:16]}, this run has {kind.name} and {fingerprint[:16]};"
                 " remove it and run the same command again"
             )
+        if not rows.schema.equals(kind.schema):
+            raise CommitDamageError(
+                f"{storage.redact(url)}: expected the columns {kind.schema.names} of this run, got"
+                f" {rows.schema.names}; remove it and run the same command again"
+            )
         manifest_rows.add(rows)
         if record.errors:
             error_url = folder.url("errors", record.errors)

@@ -11,14 +11,12 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import avg_pool2d
 
 from lib.metrics.lpips_network import load_lpips_network
+from lib.metrics.similarity import WINDOW, ssim
 
-_TAPS, _SIGMA = 11, 1.5
 _SCALES = 3
-_RANGE = 2.0
-_C1, _C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +57,7 @@ def structural_distance(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     for scale in range(_SCALES):
         if scale:
             a_BCHW, b_BCHW = avg_pool2d(a_BCHW, 2), avg_pool2d(b_BCHW, 2)
-        if min(a_BCHW.shape[2:]) < _TAPS and distances:
+        if min(a_BCHW.shape[2:]) < WINDOW and distances:
             break
-        distances.append(1 - _ssim(a_BCHW, b_BCHW))
+        distances.append(1 - ssim(a_BCHW, b_BCHW))
     return torch.stack(distances).mean(0)
-
-
-def _ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """Mean over all windows inside the image and its channels, (B,)."""
-    mean_a, mean_b = _blurred(a_BCHW), _blurred(b_BCHW)
-    var_a = _blurred(a_BCHW * a_BCHW) - mean_a**2
-    var_b = _blurred(b_BCHW * b_BCHW) - mean_b**2
-    both = _blurred(a_BCHW * b_BCHW) - mean_a * mean_b
-    numerator = (2 * mean_a * mean_b + _C1) * (2 * both + _C2)
-    ssim_BCHW = numerator / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))
-    return ssim_BCHW.mean((1, 2, 3))
-
-
-def _blurred(x_BCHW: Tensor) -> Tensor:
-    taps = min(_TAPS, *x_BCHW.shape[2:])
-    place = torch.arange(taps, dtype=torch.float32, device=x_BCHW.device) - (taps - 1) / 2
-    weight = torch.exp(-(place**2) / (2 * _SIGMA**2))
-    weight = weight / weight.sum()
-    flat_N1HW = x_BCHW.flatten(0, 1)[:, None]
-    rows_N1HW = conv2d(flat_N1HW, weight[None, None, :, None])
-    blurred_N1HW = conv2d(rows_N1HW, weight[None, None, None, :])
-    return blurred_N1HW.view(*x_BCHW.shape[:2], *blurred_N1HW.shape[2:])

@@ -1,10 +1,10 @@
 """What flows through a pipeline: frozen records, each containing its predecessor.
 
-`Sample -> Inverted -> Segmented -> Discovered -> Edited`; `Sample -> Edited` where nothing is
-inverted (SDEdit); and where something is learned from all images `Sample -> Inverted -> Observed ->
-Labelled`. A field is never None "until later", so
-a stage that is called in the wrong order is a type error. Tensors stay in the process; between
-processes go only `ShardTask` and `ShardReport`.
+`Sample -> Inverted -> Segmented -> Discovered -> Edited -> Evaluated`; `Sample -> Edited` where
+nothing is inverted (SDEdit); and where something is learned from all images
+`Sample -> Inverted -> Observed -> Labelled`. A field is never None "until later", so a stage that
+is called in the wrong order is a type error. Tensors stay in the process; between processes go only
+`ShardTask` and `ShardReport`.
 
 Shape suffixes: C channels, H height, W width of the image; L latent channels, Y, X latent height
 and width.
@@ -28,6 +28,7 @@ __all__ = [
     "Discovered",
     "Edit",
     "Edited",
+    "Evaluated",
     "Failure",
     "Inverted",
     "Labelled",
@@ -35,6 +36,7 @@ __all__ = [
     "Region",
     "Renoised",
     "Sample",
+    "Score",
     "Segmented",
 ]
 
@@ -114,16 +116,13 @@ class Renoised:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One edited image and what was measured of it against the unedited reconstruction."""
+    """One edited image."""
 
     region: Region
+    """What it means to change: its directions' regions, united."""
     shift: Shift | Renoised
     image_CHW: Tensor
     """uint8, CPU."""
-    in_change: float
-    """Mean |edited - reconstruction| inside the region, images in [-1, 1]."""
-    out_change: float
-    """The same outside the region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +133,6 @@ class Edited:
     """What was edited; a sample itself where nothing was inverted."""
     reconstruction_CHW: Tensor
     """uint8, CPU: the unedited decode of the same latent."""
-    psnr: float
-    """Reconstruction against the input image, dB."""
     network_evaluations: float
     """U-Net evaluations spent on decoding this sample, a decoder-only pass counted as a whole one.
     """
@@ -154,6 +151,34 @@ class Edited:
         if isinstance(self.origin, Sample) or not self.origin.own:
             return ()
         return self.origin.directions
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One edit with what was measured of it."""
+
+    position: int
+    """Of the edit among all that were made of its sample, from 0."""
+    edit: Edit
+    metrics: Mapping[str, float | None]
+    """Column (`lib.metrics.columns`) -> value; None where it was not asked for."""
+    filtered: str | None
+    """The first rule that the edit breaks, None if it passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An edited sample with the edits that are to be written, at least one."""
+
+    edited: Edited
+    scores: tuple[Score, ...]
+    network_evaluations: float
+    """Spent on decoding and on evaluating this sample."""
+
+    @property
+    def sample(self) -> Sample:
+        """The sample at the bottom of the chain."""
+        return self.edited.sample
 
 
 @dataclass(frozen=True, slots=True)

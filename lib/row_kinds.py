@@ -6,13 +6,14 @@ All that differs between the two in the ledger stands here, so that the rest tre
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from lib import schemas
+from lib.metrics import columns
 
 Name = Literal["edits", "samples"]
 
@@ -38,12 +39,27 @@ SAMPLES = RowKind("samples", schemas.SAMPLES, ("index",), schemas.SAMPLE_MEANING
 BY_NAME: Mapping[str, RowKind] = MappingProxyType({k.name: k for k in (EDITS, SAMPLES)})
 
 
-def of_table(table: pa.Table) -> RowKind | None:
-    """The kind whose schema a table has, None if it has neither's."""
-    return next((kind for kind in BY_NAME.values() if table.schema.equals(kind.schema)), None)
+def of_schema(schema: pa.Schema) -> RowKind | None:
+    """The kind whose schema this is, a run's own columns included; None if it is neither's."""
+    if schema.equals(schemas.SAMPLES):
+        return SAMPLES
+    own = schema.names[len(schemas.EDITS) :]
+    marked = all(name.startswith((columns.SCORE_PREFIX, columns.CHANGE_PREFIX)) for name in own)
+    if not marked or not schema.equals(schemas.edits_with(own)):
+        return None
+    return _edits(dict.fromkeys(own, "")) if own else EDITS
 
 
 def of_config(config: Mapping[str, Any]) -> RowKind:
-    """The kind of a run whose run.json holds `config`."""
-    edits_nothing = config.get("pipeline") in ("direction_library", "store_latents")
-    return SAMPLES if edits_nothing else EDITS
+    """The kind of a run whose run.json holds `config`, with the columns that it measures."""
+    if config.get("pipeline") in ("direction_library", "store_latents"):
+        return SAMPLES
+    return _edits(columns.own_columns(config))
+
+
+def _edits(own: Mapping[str, str]) -> RowKind:
+    """EDITS with a run's own columns."""
+    if not own:
+        return EDITS
+    meanings = {**schemas.EDIT_MEANINGS, **own}
+    return replace(EDITS, schema=schemas.edits_with(own), meanings=meanings)

@@ -6,9 +6,13 @@ Every file carries `deltah_schema` (the version below) in its schema metadata. V
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+from lib.metrics.columns import EDIT, RECONSTRUCTION
+
+SCHEMA_VERSION = 4
 """Raised whenever a column changes its name, type or meaning; part of the fingerprint."""
 
 _METADATA = {"deltah_schema": str(SCHEMA_VERSION)}
@@ -65,23 +69,17 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     ("t_high", pa.int32(), "first (noisiest) edited timestep"),
     ("t_low", pa.int32(), "last edited timestep"),
+    *((name, pa.float32(), meaning) for name, meaning in {**EDIT, **RECONSTRUCTION}.items()),
     (
-        "in_change",
-        pa.float32(),
-        "mean abs(edited - reconstruction) in the region, images in [-1, 1]",
+        "filtered",
+        pa.string(),
+        "the first rule of evaluate.filters that the edit breaks; null: it passes",
     ),
-    ("out_change", pa.float32(), "the same outside the region"),
-    (
-        "roir",
-        pa.float32(),
-        "out_change / in_change; smaller is more local; NaN: the region is the whole image",
-    ),
-    ("psnr", pa.float32(), "of the sample's unedited reconstruction, dB"),
-    ("network_evaluations", pa.float32(), "inversion and decoding of the whole sample"),
+    ("network_evaluations", pa.float32(), "inversion, decoding and evaluation of the whole sample"),
     *_GEOMETRY_COLUMNS,
 )
 
-_NULLABLE_EDIT_COLUMNS = frozenset({"direction", "rank", "noise"})
+_NULLABLE_EDIT_COLUMNS = frozenset({"direction", "rank", "noise", "posterior_gap", "filtered"})
 
 EDITS = pa.schema(
     [
@@ -90,7 +88,16 @@ EDITS = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""One row an edit, sorted by (index, edit): commit/<shard>.parquet and manifest/edits-*.parquet."""
+"""One row an edit, sorted by (index, edit): commit/<shard>.parquet and manifest/edits-*.parquet. A
+run that measures with models has further columns behind these (`edits_with`).
+"""
+
+
+def edits_with(own_columns: Iterable[str]) -> pa.Schema:
+    """EDITS and behind it a nullable float32 column for each of `own_columns`."""
+    own = [pa.field(name, pa.float32()) for name in own_columns]
+    return pa.schema([*EDITS, *own], metadata=_METADATA)
+
 
 EDIT_MEANINGS = {name: meaning for name, _, meaning in _EDIT_COLUMNS}
 """Column of EDITS -> what it says, for the dataset card."""

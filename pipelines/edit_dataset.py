@@ -1,10 +1,11 @@
-"""The pipeline that edits: invert, segment, discover, edit, write."""
+"""The pipeline that edits: invert, segment, discover, edit, evaluate, write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
+from lib import schemas
 from lib.records import Failure, Sample
 from pipelines.config import RunConfig
 from pipelines.shard_pipeline import Counted, Products
@@ -39,13 +40,15 @@ class EditDataset:
             injection=self._config.edit.injection,
             window=stages.edit.edited_timesteps,
             inversion=stages.invert.evaluations,
+            schema=schemas.EDITS,
             pool=self._pool,
         )
         inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)
         discovered = counted(stages.discover(segmented, reject))
-        for edited in counted(stages.edit(discovered, reject)):
-            writer.add(edited)
+        edited = counted(stages.edit(discovered, reject))
+        for evaluated in stages.evaluate(edited, reject):
+            writer.add(evaluated)
 
         def finish() -> Products:
             images, edits, directions = writer.finish()

@@ -1,5 +1,5 @@
-"""The pipeline of the baseline SDEdit: noise, denoise, write. Nothing is inverted, segmented or
-discovered.
+"""The pipeline of the baseline SDEdit: noise, denoise, evaluate, write. Nothing is inverted,
+segmented or discovered.
 """
 
 from __future__ import annotations
@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
+from lib import schemas
 from lib.grid import renoised_nodes
 from lib.records import Failure, Sample
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.engine import load_engine
+from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import NoInversions
 from pipelines.shard_pipeline import Counted, Products
 from pipelines.writing import ShardWriter
+from tasks.evaluate import Evaluator
 from tasks.sdedit import Renoiser
 from tasks.stored_latents import InvertStage
 
@@ -23,10 +26,17 @@ class SdeditDataset:
     """Every image at every timestep with every noise."""
 
     def __init__(
-        self, config: RunConfig, image_size: int, edit: Renoiser, *, pool: Executor
+        self,
+        config: RunConfig,
+        image_size: int,
+        edit: Renoiser,
+        evaluate: Evaluator,
+        *,
+        pool: Executor,
     ) -> None:
         self._config = config
         self._edit = edit
+        self._evaluate = evaluate
         self._pool = pool
         """Encodes images while the model goes on."""
         self.image_size = image_size
@@ -46,10 +56,12 @@ class SdeditDataset:
             injection="sdedit",
             window=self._edit.edited_timesteps,
             inversion=0,
+            schema=schemas.EDITS,
             pool=self._pool,
         )
-        for edited in counted(self._edit(samples, reject)):
-            writer.add(edited)
+        edited = counted(self._edit(samples, reject))
+        for evaluated in self._evaluate(edited, reject):
+            writer.add(evaluated)
 
         def finish() -> Products:
             images, edits, _ = writer.finish()
@@ -74,4 +86,5 @@ def build_sdedit(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Sde
         noises=options.seeds,
         batch_size=config.edit.batch_size,
     )
-    return SdeditDataset(config, engine.denoiser.image_size, edit, pool=pool)
+    evaluate = build_evaluator(config, engine)
+    return SdeditDataset(config, engine.denoiser.image_size, edit, evaluate, pool=pool)

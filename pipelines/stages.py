@@ -20,11 +20,13 @@ from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
 from pipelines.edit_plan_config import plan_entries
 from pipelines.engine import Engine, load_engine
+from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import Inversions, LatentStore
 from pipelines.mask_providers import build_segmenter
 from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
+from tasks.evaluate import Evaluator
 from tasks.invert import Inverter
 from tasks.reconstruct import Reconstructor
 from tasks.segment import Segmenter
@@ -32,13 +34,14 @@ from tasks.segment import Segmenter
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """invert -> segment -> discover -> edit, loaded and ready."""
+    """invert -> segment -> discover -> edit -> evaluate, loaded and ready."""
 
     image_size: int
     invert: Inversions
     segment: Segmenter
     discover: Discoverer
     edit: Editor
+    evaluate: Evaluator
 
 
 def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
@@ -59,6 +62,7 @@ def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
         segment=build_segmenter(config, engine),
         discover=discover,
         edit=build_editor(config, engine),
+        evaluate=build_evaluator(config, engine),
     )
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from lib import schemas
 from lib.direction import Direction
 from lib.direction_table import to_table
 from lib.images import encode
 from lib.pixels import quantised
-from lib.records import Edit, Edited, Renoised
+from lib.records import Evaluated, Renoised, Score
 from lib.shift import Shift
 from lib.tar_writer import write_tar
 from pipelines.config import Output
@@ -41,6 +40,7 @@ class ShardWriter:
         injection: str,
         window: tuple[int, int],
         inversion: int,
+        schema: pa.Schema,
         pool: Executor,
     ) -> None:
         self._options = options
@@ -49,14 +49,15 @@ class ShardWriter:
         """Highest and lowest edited timestep."""
         self._inversion = inversion
         """Network evaluations of inverting one image."""
+        self._schema = schema
         self._pool = pool
         self._encoded: list[Future[Encoded]] = []
         self._directions: list[Direction] = []
 
-    def add(self, edited: Edited) -> None:
+    def add(self, evaluated: Evaluated) -> None:
         """Take one sample; returns at once."""
-        self._encoded.append(self._pool.submit(self._encode, edited))
-        self._directions.extend(edited.found)
+        self._encoded.append(self._pool.submit(self._encode, evaluated))
+        self._directions.extend(evaluated.edited.found)
 
     def finish(self) -> tuple[bytes, pa.Table, pa.Table | None]:
         """The tar (empty without any edit), the manifest rows and the directions found here."""
@@ -69,27 +70,28 @@ class ShardWriter:
         directions = (
             to_table(self._directions, self._options.vector_dtype) if self._directions else None
         )
-        table = pa.Table.from_pylist(rows, schema=schemas.EDITS)
+        table = pa.Table.from_pylist(rows, schema=self._schema)
         return write_tar(members) if members else b"", table, directions
 
-    def _encode(self, edited: Edited) -> Encoded:
-        sample = edited.sample
+    def _encode(self, evaluated: Evaluated) -> Encoded:
+        sample, scores = evaluated.sample, evaluated.scores
         extension = _EXTENSION[self._options.format]
         pairs = self._options.layout == "pairs"
         original = self._image(quantised(sample.image_CHW)) if pairs else b""
-        masks = {e.region.name: _mask_png(e.region.mask_HW) for e in edited.edits} if pairs else {}
+        regions = {score.edit.region.name: score.edit.region for score in scores}
+        masks = {name: _mask_png(r.mask_HW) for name, r in regions.items()} if pairs else {}
         members, rows = [], []
-        for position, edit in enumerate(edited.edits):
+        for score in scores:
             # The key ends at the first dot, so a dot of the shard's name must not get into it.
-            key = f"{sample.shard.replace('.', '-')}-{sample.index:06d}-{position:03d}"
-            image = self._image(edit.image_CHW)
-            row = self._row(edited, edit, position, hashlib.sha256(image).hexdigest())
+            key = f"{sample.shard.replace('.', '-')}-{sample.index:06d}-{score.position:03d}"
+            image = self._image(score.edit.image_CHW)
+            row = self._row(evaluated, score, hashlib.sha256(image).hexdigest())
             row["member"] = f"{key}.edited.{extension}" if pairs else f"{key}.{extension}"
             if pairs:
                 members += [
                     (row["member"], image),
                     (f"{key}.json", _side_json(row)),
-                    (f"{key}.mask.png", masks[edit.region.name]),
+                    (f"{key}.mask.png", masks[score.edit.region.name]),
                     (f"{key}.original.{extension}", original),
                 ]
             else:
@@ -101,11 +103,11 @@ class ShardWriter:
         pixels_HWC = np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy())
         return encode(pixels_HWC, self._options.format, self._options.quality)
 
-    def _row(self, edited: Edited, edit: Edit, position: int, sha256: str) -> dict[str, Any]:
-        sample = edited.sample
+    def _row(self, evaluated: Evaluated, score: Score, sha256: str) -> dict[str, Any]:
+        sample, edit = evaluated.sample, score.edit
         return {
             **place_columns(sample),
-            "edit": position,
+            "edit": score.position,
             "image": "",
             "sha256": sha256,
             "region": edit.region.name,
@@ -115,11 +117,9 @@ class ShardWriter:
             "t_high": self._window[0],
             "t_low": self._window[1],
             **_how(edit.shift),
-            "in_change": edit.in_change,
-            "out_change": edit.out_change,
-            "roir": _roir(edit),
-            "psnr": edited.psnr,
-            "network_evaluations": self._inversion + edited.network_evaluations,
+            **score.metrics,
+            "filtered": score.filtered,
+            "network_evaluations": self._inversion + evaluated.network_evaluations,
             **geometry_columns(sample),
         }
 
@@ -140,13 +140,6 @@ def _how(shift: Shift | Renoised) -> dict[str, Any]:
         "added_ranks": [term.direction.rank for term in added],
         "added_strengths": [term.strength for term in added],
     }
-
-
-def _roir(edit: Edit) -> float:
-    """NaN where the region is all of the image: without an outside nothing can be local."""
-    if bool((edit.region.mask_HW == 1).all()):
-        return math.nan
-    return edit.out_change / max(edit.in_change, 1e-9)
 
 
 def _side_json(row: Mapping[str, Any]) -> bytes:

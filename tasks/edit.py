@@ -16,7 +16,7 @@ from lib.edit_decoding import EditDecoder
 from lib.edit_plan import EditPlan
 from lib.edit_shifts import EditShifts
 from lib.grid import Grid
-from lib.pixels import as_floats, change, decoded_images, psnr
+from lib.pixels import decoded_images
 from lib.records import Discovered, Edit, Edited, Failure, Region
 from lib.region_guard import RegionGuard
 from lib.regions import make_region, united
@@ -28,7 +28,7 @@ _ALONG = Along()
 
 
 class Editor:
-    """Makes the edits that the plan names, and measures them against the reconstruction.
+    """Makes the edits that the plan names.
 
     A direction with a window of its own is shifted only where both windows agree.
     """
@@ -85,7 +85,8 @@ class Editor:
                 continue
             images_BCHW = decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
             spent = decoded.evaluations * self._denoiser.passes
-            yield measured(discovered, shifts, regions, images_BCHW, spent)
+            made = zip(regions, shifts, images_BCHW[1:], strict=True)
+            yield Edited(discovered, images_BCHW[0], spent, tuple(Edit(*edit) for edit in made))
 
     def decode(
         self, latent: Latent, shifts: Sequence[Shift], regions: Sequence[Region] = ()
@@ -118,26 +119,6 @@ class Editor:
     def edited_timesteps(self) -> tuple[int, int]:
         """The highest and the lowest timestep at which h is shifted."""
         return self._grid.timestep(self._nodes[0]), self._grid.timestep(self._nodes[-1])
-
-
-def measured(
-    discovered: Discovered,
-    shifts: Sequence[Shift],
-    regions: Sequence[Region],
-    images_BCHW: Tensor,
-    evaluations: int,
-) -> Edited:
-    """The record of a sample's edits; `images_BCHW` uint8, the reconstruction first; one region an
-    edit.
-    """
-    sample = discovered.segmented.inverted.sample
-    floats_BCHW = as_floats(images_BCHW)
-    edits = []
-    for row, (shift, region) in enumerate(zip(shifts, regions, strict=True), 1):
-        inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], region.mask_HW)
-        edits.append(Edit(region, shift, images_BCHW[row], float(inside), float(outside)))
-    reconstruction = psnr(floats_BCHW[0], sample.image_CHW)
-    return Edited(discovered, images_BCHW[0], reconstruction, evaluations, tuple(edits))
 
 
 def edit_regions(discovered: Discovered, shifts: Sequence[Shift]) -> list[Region]:

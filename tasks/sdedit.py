@@ -16,7 +16,7 @@ from lib.ddim import transfer
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE
 from lib.grid import Grid
-from lib.pixels import as_floats, change, decoded_images, psnr
+from lib.pixels import decoded_images
 from lib.records import Edit, Edited, Failure, Renoised, Sample
 from lib.regions import make_region
 from lib.sampler import seeded_noise
@@ -69,9 +69,8 @@ class Renoiser:
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             passes = evaluations * self._denoiser.passes
-            yield self._measured(
-                sample, decoded_images(self._denoiser, x_BLYX, self._batch_size), passes
-            )
+            images_BCHW = decoded_images(self._denoiser, x_BLYX, self._batch_size)
+            yield self._record(sample, images_BCHW, passes)
 
     @torch.no_grad()
     def _edited(self, sample: Sample) -> tuple[Tensor, int]:
@@ -110,14 +109,10 @@ class Renoiser:
         z_BLYX = seeded_noise([seed], _ABOVE_ALL_NODES + noise, x0_LYX.shape).to(x0_LYX.device)
         return sqrt(alpha) * x0_LYX + sqrt(1 - alpha) * z_BLYX
 
-    def _measured(self, sample: Sample, images_BCHW: Tensor, evaluations: int) -> Edited:
+    def _record(self, sample: Sample, images_BCHW: Tensor, evaluations: int) -> Edited:
         whole = make_region(WHOLE, torch.ones(images_BCHW.shape[2:]))
-        floats_BCHW = as_floats(images_BCHW)
         edits = []
-        for row, (node, noise) in enumerate(self._jobs, 1):
-            inside, outside = change(floats_BCHW[row, None], floats_BCHW[:1], whole.mask_HW)
+        for (node, noise), image_CHW in zip(self._jobs, images_BCHW[1:], strict=True):
             level = sqrt(1 - self._grid.alphas[node])
-            renoised = Renoised(self._grid.timestep(node), level, noise)
-            edits.append(Edit(whole, renoised, images_BCHW[row], float(inside), float(outside)))
-        fidelity = psnr(floats_BCHW[0], sample.image_CHW)
-        return Edited(sample, images_BCHW[0], fidelity, evaluations, tuple(edits))
+            edits.append(Edit(whole, Renoised(self._grid.timestep(node), level, noise), image_CHW))
+        return Edited(sample, images_BCHW[0], evaluations, tuple(edits))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -224,7 +223,7 @@ def test_directions_that_would_do_nothing_are_refused(
     refuse_out_of_reach([replace(elsewhere, window=(400, 100))], grid, WINDOW)
 
 
-def test_a_direction_of_the_whole_image_is_measured_on_all_of_it(
+def test_the_region_of_a_direction_of_the_whole_image_is_all_of_it(
     linear: Any,
     grid: Grid,
     segmented: Callable[..., Segmented],
@@ -236,10 +235,8 @@ def test_a_direction_of_the_whole_image_is_measured_on_all_of_it(
     item = discovered(segmented(0, torch.zeros(3, 4, 4), 332, halves), whole)
     (edited,), _ = run(make_editor(linear, grid, "asymmetric"), [item])
     (edit, _) = edited.edits
-    difference_CHW = (edit.image_CHW.double() - edited.reconstruction_CHW.double()) / 127.5
     assert edit.region.name == "image"
     assert bool((edit.region.mask_HW == 1).all())
-    assert edit.in_change == pytest.approx(float(difference_CHW.abs().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("injection", ["asymmetric", "symmetric"])
@@ -297,22 +294,15 @@ def item(
     return make
 
 
-def test_changes_and_fidelity_are_those_of_the_written_pixels(
+def test_edits_come_by_direction_and_strength_with_the_region_of_the_direction(
     linear: Any, grid: Grid, item: Any, halves: dict[str, Tensor]
 ) -> None:
     (edited,), _ = run(make_editor(linear, grid, "asymmetric"), [item(0)])
     assert [(e.region.name, e.shift.direction.id, e.shift.strength) for e in edited.edits] == [
         (name, name, strength) for name in ("left", "right") for strength in STRENGTHS
     ]
-    before = edited.reconstruction_CHW.double().numpy() / 127.5 - 1
     for edit in edited.edits:
-        difference = np.abs(edit.image_CHW.double().numpy() / 127.5 - 1 - before)
-        inside = halves[edit.region.name].numpy().astype(bool)
-        assert edit.in_change == pytest.approx(difference[:, inside].mean(), rel=1e-5)
-        assert edit.out_change == pytest.approx(difference[:, ~inside].mean(), rel=1e-5)
-    original = edited.sample.image_CHW.double().numpy()
-    expected = 10 * math.log10(4 / ((before - original) ** 2).mean())
-    assert edited.psnr == pytest.approx(expected, abs=1e-3)
+        assert torch.equal(edit.region.mask_HW, halves[edit.region.name])
 
 
 @pytest.mark.parametrize("injection", ["asymmetric", "symmetric"])
