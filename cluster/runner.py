@@ -34,6 +34,7 @@ from lib.run_folder import RunFolder
 from lib.run_index import RunIndex, read_index
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs, none_there
+from pipelines.mask_models import located as located_segment
 from pipelines.run_claim import run_claim
 
 _WORK = {"edit_dataset": "edit", "direction_library": "find", "store_latents": "invert"}
@@ -120,6 +121,7 @@ def located(config: RunConfig) -> RunConfig:
     if config.invert.latents is not None:
         path = absolute(config.invert.latents).rstrip("/")
         update["invert"] = config.invert.model_copy(update={"latents": path})
+    update["segment"] = located_segment(config.segment, absolute)
     checkpoint = config.model.checkpoint
     if checkpoint != EMBEDDED and not comes_from_hub(checkpoint):
         update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})

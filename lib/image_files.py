@@ -45,7 +45,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 class ImageError(ValueError):
     """An image that cannot be used.
 
-    `kind` is not_an_image, truncated, too_small, too_large, animated, unsupported or mask_size.
+    `kind` is not_an_image, truncated, too_small, too_large, animated or unsupported; of a mask also
+    missing_mask, mask_size, mask_area, mask_class or not_finite.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -12,13 +12,23 @@ from PIL import Image
 
 from lib.image_files import ImageError, open_image, upright
 
-__all__ = ["Fit", "Format", "Geometry", "ImageError", "decode", "decode_mask", "encode"]
+__all__ = [
+    "Fit",
+    "Format",
+    "Geometry",
+    "ImageError",
+    "decode",
+    "decode_labels",
+    "decode_mask",
+    "encode",
+]
 
 Fit = Literal["crop", "stretch"]
 Format = Literal["png", "jpeg", "webp"]
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _MODES_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_NEAREST = Image.Resampling.NEAREST
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +99,33 @@ def decode_mask(data: bytes, *, geometry: Geometry, max_pixels: int) -> npt.NDAr
 
     Raises:
         ImageError: it cannot be decoded; it is coloured (`unsupported`); or it has neither the
-            image's size nor the target size (`mask_size`).
+            image's size, a multiple or fraction of it, nor the target size (`mask_size`).
 
     """
     image, orientation = open_image(data, max_pixels=max_pixels)
     coverage = upright(Image.fromarray(_coverage(image)), orientation)
-    target = (geometry.size, geometry.size)
-    if coverage.size == (geometry.width, geometry.height):
-        coverage = _crop(coverage, geometry).resize(target, Image.Resampling.BOX)
-    elif coverage.size != target:
-        raise ImageError(
-            "mask_size",
-            f"the mask has {coverage.width} x {coverage.height} pixels; expected "
-            f"{geometry.width} x {geometry.height} as the image, or {target[0]} x {target[1]}",
-        )
-    return np.clip(np.asarray(coverage, dtype=np.float32), 0.0, 1.0)
+    fitted = _fitted(coverage, geometry, Image.Resampling.BOX)
+    return np.clip(np.asarray(fitted, dtype=np.float32), 0.0, 1.0)
+
+
+def decode_labels(
+    data: bytes, *, geometry: Geometry, max_pixels: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Decode a label map to class numbers, int32 of shape (size, size), and the sorted numbers that
+    occur in the whole file.
+
+    Grey values of 1, 8 and 16 bits and palette indices are the numbers. The map goes through the
+    image's crop, then is resized to the nearest pixel: numbers are never averaged.
+
+    Raises:
+        ImageError: it cannot be decoded; it is coloured, transparent or a JPEG, whose values are
+            not what was written (`unsupported`); or its size does not fit (`mask_size`).
+
+    """
+    image, orientation = open_image(data, max_pixels=max_pixels)
+    values = _labels(image)
+    fitted = _fitted(upright(Image.fromarray(values), orientation), geometry, _NEAREST)
+    return np.array(fitted, dtype=np.int32), np.unique(values)
 
 
 def encode(image_HWC: npt.NDArray[np.uint8], format: Format, quality: int) -> bytes:  # noqa: A002
@@ -134,6 +156,28 @@ def encode(image_HWC: npt.NDArray[np.uint8], format: Format, quality: int) -> by
 def _crop(image: Image.Image, geometry: Geometry) -> Image.Image:
     left, top = geometry.crop_left, geometry.crop_top
     return image.crop((left, top, left + geometry.crop_width, top + geometry.crop_height))
+
+
+def _fitted(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:
+    """A mask through its image's crop, at the target size; see `decode_mask`."""
+    target = (geometry.size, geometry.size)
+    if image.size == (geometry.width, geometry.height):
+        return _crop(image, geometry).resize(target, resample)
+    if image.size == target:
+        return image
+    # CelebAMask-HQ has masks of half the side of its images.
+    across, down = image.width / geometry.width, image.height / geometry.height
+    if abs(image.width * geometry.height / geometry.width - image.height) >= 1:
+        raise ImageError(
+            "mask_size",
+            f"the mask has {image.width} x {image.height} pixels; expected "
+            f"{geometry.width} x {geometry.height} as the image, a multiple or fraction of that, or"
+            f" {target[0]} x {target[1]}",
+        )
+    left, top = geometry.crop_left * across, geometry.crop_top * down
+    right, bottom = left + geometry.crop_width * across, top + geometry.crop_height * down
+    box = (left, top, min(right, image.width), min(bottom, image.height))
+    return image.resize(target, resample, box=box)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -177,6 +221,23 @@ def _coverage(image: Image.Image) -> npt.NDArray[np.float32]:
     if (values != values[:, :, :1]).any():
         raise ImageError("unsupported", "the mask is coloured; expected grey, 1 bit or a palette")
     return _scaled(values[:, :, 0], 255)
+
+
+def _labels(image: Image.Image) -> npt.NDArray[np.int32]:
+    """Class numbers at the file's own size and orientation."""
+    if image.format == "JPEG":
+        raise ImageError("unsupported", "a label map is a JPEG, which changes values; expected PNG")
+    if image.mode in ("1", "L", "P", "I", *_MODES_16_BIT):
+        return np.asarray(image).astype(np.int32)
+    if image.mode == "RGB":
+        values = np.asarray(image)
+        if (values == values[:, :, :1]).all():
+            return values[:, :, 0].astype(np.int32)
+    raise ImageError(
+        "unsupported",
+        f"a label map has coloured or transparent pixels ({image.mode}); expected class numbers as"
+        " grey values or palette indices",
+    )
 
 
 def _scaled(values: npt.NDArray[np.generic], full: int) -> npt.NDArray[np.float32]:

@@ -65,6 +65,41 @@ def open_image_encoder(path: str) -> TransformersFolder:
     return found
 
 
+def open_segmenter(path: str) -> TransformersFolder:
+    """The files of a semantic-segmentation network; the same files as of a classifier.
+
+    Raises:
+        ModelProblem: as `open_classifier`.
+    """
+    found = _open(path, "semantic segmenter")
+    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
+    return found
+
+
+def open_mask_generator(path: str) -> TransformersFolder:
+    """The files of a SAM model; the same files as of a classifier.
+
+    Raises:
+        ModelProblem: as `open_classifier`, or it is no SAM model of the first generation.
+    """
+    found = _open(path, "mask generator")
+    if found.config.get("model_type") != "sam":
+        raise ModelProblem(
+            f"{found.folder / 'config.json'}: expected model_type 'sam', got"
+            f" {found.config.get('model_type')!r}; other mask generators are not supported"
+        )
+    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
+    return found
+
+
+def class_names(found: TransformersFolder) -> dict[int, str]:
+    """Number -> name of the classes of a classifier or segmenter, from its config.json."""
+    named = found.config.get("id2label")
+    if isinstance(named, Mapping):
+        return {int(number): str(named[number]) for number in sorted(named, key=int)}
+    return {number: f"LABEL_{number}" for number in range(int(found.config.get("num_labels", 2)))}
+
+
 def open_text_image(path: str) -> TransformersFolder:
     """The files of a CLIP model: config, safetensors weights and tokenizer.
 
@@ -93,6 +128,16 @@ def classifier_sha256(path: str) -> str:
 def image_encoder_sha256(path: str) -> str:
     """The same for an image encoder (`embedded`, or a folder)."""
     return classifier_sha256(path) if path == EMBEDDED else _sha256(open_image_encoder(path))
+
+
+def segmenter_sha256(path: str) -> str:
+    """The same for a semantic segmenter."""
+    return _sha256(open_segmenter(path))
+
+
+def mask_generator_sha256(path: str) -> str:
+    """The same for a mask generator."""
+    return _sha256(open_mask_generator(path))
 
 
 def text_image_sha256(path: str) -> str:

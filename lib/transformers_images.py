@@ -32,6 +32,10 @@ class ImageProcessor:
                 f"{found.folder}: expected an image processor that runs on PIL, got: {brief(error)}"
             ) from error
 
+    def setting(self, name: str) -> object:
+        """A key of its configuration; None where it has none of that name."""
+        return self._processor.to_dict().get(name)
+
     def __call__(self, image_BCHW: Tensor) -> Tensor:
         """pixels_BCHW float32 on the CPU, of RGB images in [-1, 1], which are rounded to 8 bits;
         raises ValueError unless they are finite RGB batches.

@@ -15,6 +15,7 @@ from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
+from pipelines.mask_models import name_by_content
 from pipelines.model_source import open_model
 from pipelines.segment_agreement import claimed_files
 from pipelines.stored_runs import latents_dtype
@@ -52,6 +53,8 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     else:
         del fields["edit"]["sdedit"]
     _name_by_content(fields["discover"], config)
+    if "segment" in fields:
+        name_by_content(fields["segment"], config.segment)
     return fields
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import assert_never
 
+from lib.masks.class_names import numbers_of, parts_of
+from lib.masks.label_maps import LabelMapMasks
 from lib.masks.mask_files import Boxes, MaskFiles
+from lib.masks.mask_generation import GeneratedMasks, Place
+from lib.masks.part_files import PartFileMasks
 from lib.masks.provider import MaskProvider
+from lib.masks.semantic import SemanticMasks
 from lib.problems import ConfigProblem
+from lib.transformers_folder import open_mask_generator, open_segmenter
 from pipelines.config import RunConfig
 from pipelines.engine import Engine
+from pipelines.mask_models import semantic_numbers
 from pipelines.segment_config import (
     Automatic,
     Box,
@@ -64,28 +71,53 @@ def build_providers(
             n: s for n, s in regions.items() if isinstance(s, Classes) and s.provider == name
         }
         prompts = {n: s for n, s in regions.items() if isinstance(s, Prompt) and s.provider == name}
-        if classes or prompts:
-            found.append(_provider(provider, classes, prompts, config, engine))
+        if classes:
+            found.append(_of_classes(name, provider, classes, config, engine))
+        if prompts:
+            found.append(_of_places(name, provider, prompts, engine))
     return found
 
 
-def _provider(
+def _of_classes(
+    name: str,
     provider: Provider,
-    classes: dict[str, Classes],
-    prompts: dict[str, Prompt],
+    regions: dict[str, Classes],
     config: RunConfig,
     engine: Engine,
 ) -> MaskProvider:
+    max_pixels = config.input.max_pixels
     match provider:
         case PartFiles():
-            raise ConfigProblem("part_files")
+            files = {n: _part_files(provider, s.labels) for n, s in regions.items()}
+            return PartFileMasks(files, all_files=provider.files, max_pixels=max_pixels)
         case LabelMap():
-            raise ConfigProblem("label_map")
+            names, unite = provider.names, provider.unite
+            numbers = {n: numbers_of(s.labels, names, unite=unite) for n, s in regions.items()}
+            return LabelMapMasks(numbers, file=provider.file, names=names, max_pixels=max_pixels)
         case Semantic():
-            raise ConfigProblem("semantic")
-        case MaskGeneration():
-            raise ConfigProblem("mask_generation")
+            numbers = semantic_numbers(provider, name, regions)
+            return SemanticMasks(open_segmenter(provider.model), numbers, engine.denoiser.device)
         case Automatic():
-            raise ConfigProblem("segment.providers: kind automatic is not built yet")
+            raise ConfigProblem(f"segment.providers.{name}: kind automatic is not built yet")
+        case MaskGeneration():
+            raise ConfigProblem(f"segment.providers.{name}: expected places, got labels")
         case _:
             assert_never(provider)
+
+
+def _of_places(
+    name: str, provider: Provider, regions: dict[str, Prompt], engine: Engine
+) -> MaskProvider:
+    if not isinstance(provider, MaskGeneration):
+        raise ConfigProblem(f"segment.providers.{name}: expected labels, got places")
+    places = {
+        n: Place(s.points, () if s.within is None else (s.within,)) for n, s in regions.items()
+    }
+    return GeneratedMasks(open_mask_generator(provider.model), places, engine.denoiser.device)
+
+
+def _part_files(provider: PartFiles, labels: Iterable[int | str]) -> list[str]:
+    """Side files of all parts that the labels stand for."""
+    meant = [str(label) for label in labels]
+    parts = {p for label in meant for p in parts_of(label, provider.parts, unite=provider.unite)}
+    return [provider.pattern.format(part) for part in provider.parts if part in parts]

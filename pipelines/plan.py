@@ -17,10 +17,12 @@ from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
 from pipelines.inputs import ShardInput
 from pipelines.library_fit import refuse_unfit
+from pipelines.mask_models import check_networks, networks
 from pipelines.model_source import conditioning_of, open_model
 from pipelines.number_texts import size
 from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import further_nodes, latent_bytes, latent_needs
+from pipelines.study_config import DatasetDiscovery
 
 _BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
 """Rough, at the default quality."""
@@ -55,6 +57,8 @@ class Plan:
     output_bytes: int
     """Estimated, of the whole run."""
 
+    mask_networks: tuple[str, ...] = ()
+    """Providers whose networks see every image once."""
     window_found: bool = False
     """Whether the run finds the lowest timestep; counted is for the whole of `edit.window`."""
 
@@ -82,6 +86,8 @@ class Plan:
             rows.append(("edits in all (estimate)", f"{self.edits * self.images:,}"))
         if self.directions:
             rows.append(("directions an image, at most", f"{self.directions:,}"))
+        if self.mask_networks:
+            rows.append(("mask networks, a pass each an image", ", ".join(self.mask_networks)))
         return [
             *rows,
             ("network evaluations an image", f"{self.evaluations:,} ({shares})"),
@@ -95,7 +101,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     """Check the config against the checkpoint and count.
 
     Raises:
-        ModelProblem: the checkpoint, or a classifier or text model, cannot be used.
+        ModelProblem: the checkpoint, a classifier, a text model or a mask network cannot be used.
         ConfigProblem: the grid, the window, the library or the plan of edits do not fit.
     """
     checkpoint = open_model(config.model)
@@ -129,6 +135,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint)
         + images * latent_bytes(config, checkpoint, timesteps),
+        mask_networks=_mask_networks(config),
         window_found=config.edit.window_rule is not None,
     )
 
@@ -199,7 +206,16 @@ def _plan_library(
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
         output_bytes=rows * step_numbers * value_bytes
         + images * latent_bytes(config, checkpoint, timesteps),
+        mask_networks=_mask_networks(config),
     )
+
+
+def _mask_networks(config: RunConfig) -> tuple[str, ...]:
+    """Those that the regions come from, where regions are used at all; refuses what a run would."""
+    if isinstance(config.discover, DatasetDiscovery):
+        return ()
+    check_networks(config.segment)
+    return tuple(networks(config.segment))
 
 
 def _plan_latents(

@@ -58,6 +58,12 @@ def backbones() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def mask_networks() -> ModuleType:
+    """The module `mask_networks` beside this file: small segmenters and mask generators."""
+    return _module("mask_networks")
+
+
+@pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Kind -> a checkpoint of it, saved once; not to be changed."""
     root = tmp_path_factory.mktemp("backbones")
