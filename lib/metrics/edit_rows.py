@@ -1,0 +1,107 @@
+"""The edits of one shard as columns, named by what they do: what run-level figures are made from.
+
+Shape suffixes: N edits, I images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lib.metrics.bootstrap import Floats, image_seeds, weights
+
+SCORE, CHANGE = "score_", "change_"
+"""How columns begin that a score, or an attribute of a classifier, has its own name in."""
+_CONTEXT = frozenset(
+    {"mask_area", "strength", "network_evaluations"}
+    | {"index", "edit", "rank", "noise", "t_high", "t_low"}
+    | {"source_width", "source_height", "crop_left", "crop_top", "crop_width", "crop_height"}
+)
+"""Columns of numbers that measure nothing."""
+
+Texts = npt.NDArray[np.object_]
+NameOf = Callable[[Mapping[str, Any]], str]
+"""What the edits of a row are called within their region; the row has `direction`, `rank` and
+`added_directions`, `added_ranks`."""
+_NAMED_BY = ("region", "direction", "rank", "added_directions", "added_ranks")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EditRows:
+    """Of one shard; everything (N,) in the order of the rows."""
+
+    shard: str
+    index_I: npt.NDArray[np.int64]
+    """Of its images that have an edit, ascending."""
+    weights_IR: Floats
+    """Of the bootstrap."""
+    seeds_I: npt.NDArray[np.uint64]
+    image_N: npt.NDArray[np.intp]
+    """Row -> position in `index_I`."""
+    region: Texts
+    name: Texts
+    """region/name: which direction, or combination of them."""
+    direction: Texts
+    """Id; None for SDEdit."""
+    single: npt.NDArray[np.bool_]
+    """Made by one direction alone."""
+    strength: Floats
+    metrics: Mapping[str, npt.NDArray[np.float32]]
+    """Column -> values, NaN for null."""
+    filtered: Texts
+    """The first rule that the edit breaks, or None."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the classifier's outputs whose change was measured."""
+        return tuple(n.removeprefix(CHANGE) for n in self.metrics if n.startswith(CHANGE))
+
+
+def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
+    """The columns of `schemas.EDITS` (of any run, with any columns of its own) of one shard."""
+    index_I, image_N = np.unique(table["index"].to_numpy(), return_inverse=True)
+    seeds_I = image_seeds(shard, index_I.tolist())
+    names: dict[tuple[Any, ...], str] = {}
+    columns = [table[column].to_pylist() for column in _NAMED_BY]
+    name = np.empty(table.num_rows, object)
+    for row, values in enumerate(zip(*columns, strict=True)):
+        key = tuple(map(str, values))
+        if key not in names:
+            names[key] = f"{values[0]}/{name_of(dict(zip(_NAMED_BY, values, strict=True)))}"
+        name[row] = names[key]
+    counts = np.array([len(added) for added in columns[3]], int)
+    absent = pa.nulls(table.num_rows, pa.string())
+    filtered = table["filtered"] if "filtered" in table.column_names else absent
+    return EditRows(
+        shard=shard,
+        index_I=index_I.astype(np.int64),
+        weights_IR=weights(seeds_I).astype(np.float64),
+        seeds_I=seeds_I,
+        image_N=image_N,
+        region=_texts(columns[0]),
+        name=name,
+        direction=_texts(columns[1]),
+        single=counts == 0,
+        strength=table["strength"].to_numpy().astype(np.float64),
+        metrics={
+            field.name: _numbers(table[field.name])
+            for field in table.schema
+            if pa.types.is_float32(field.type) and field.name not in _CONTEXT
+        },
+        filtered=_texts(filtered.to_pylist()),
+    )
+
+
+def _texts(values: list[str | None]) -> Texts:
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    return np.asarray(column.fill_null(float("nan")).to_numpy(), np.float32)
