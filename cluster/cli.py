@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cluster.evaluation_verb import evaluate
 from cluster.library_verbs import app as library
 from lib.problems import Problem
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     help="Edited-image datasets and direction libraries from pretrained diffusion models.",
 )
 app.add_typer(library, name="library")
+app.command()(evaluate)
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
 _RunFolder = Annotated[str, typer.Argument(help="A run's output folder: a path or a URL.")]

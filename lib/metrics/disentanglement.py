@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.metrics.bootstrap import Floats, interval
-from lib.metrics.edit_rows import CHANGE, EditRows
+from lib.metrics.columns import CHANGE_PREFIX
+from lib.metrics.edit_rows import EditRows
 from lib.metrics.sums import Figure, Moments, moments
 
 Effects = dict[tuple[str, str], Moments]
@@ -31,7 +32,7 @@ def effects(rows: EditRows) -> Effects:
     for name in sorted(set(rows.name[rows.single].tolist())):
         chosen_N = rows.single & (rows.name == name)
         for attribute in rows.attributes:
-            signed_N = rows.metrics[CHANGE + attribute] * sign_N
+            signed_N = rows.metrics[CHANGE_PREFIX + attribute] * sign_N
             found[name, attribute] = moments(
                 signed_N[chosen_N], rows.image_N[chosen_N], rows.weights_IR
             )

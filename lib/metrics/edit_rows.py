@@ -14,15 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lib.metrics.bootstrap import Floats, image_seeds, weights
-
-SCORE, CHANGE = "score_", "change_"
-"""How columns begin that a score, or an attribute of a classifier, has its own name in."""
-_CONTEXT = frozenset(
-    {"mask_area", "strength", "network_evaluations"}
-    | {"index", "edit", "rank", "noise", "t_high", "t_low"}
-    | {"source_width", "source_height", "crop_left", "crop_top", "crop_width", "crop_height"}
-)
-"""Columns of numbers that measure nothing."""
+from lib.metrics.columns import CHANGE_PREFIX, FIXED, SCORE_PREFIX
 
 Texts = npt.NDArray[np.object_]
 NameOf = Callable[[Mapping[str, Any]], str]
@@ -59,7 +51,8 @@ class EditRows:
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the classifier's outputs whose change was measured."""
-        return tuple(n.removeprefix(CHANGE) for n in self.metrics if n.startswith(CHANGE))
+        changes = (name for name in self.metrics if name.startswith(CHANGE_PREFIX))
+        return tuple(name.removeprefix(CHANGE_PREFIX) for name in changes)
 
 
 def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
@@ -75,8 +68,6 @@ def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
             names[key] = f"{values[0]}/{name_of(dict(zip(_NAMED_BY, values, strict=True)))}"
         name[row] = names[key]
     counts = np.array([len(added) for added in columns[3]], int)
-    absent = pa.nulls(table.num_rows, pa.string())
-    filtered = table["filtered"] if "filtered" in table.column_names else absent
     return EditRows(
         shard=shard,
         index_I=index_I.astype(np.int64),
@@ -89,11 +80,11 @@ def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
         single=counts == 0,
         strength=table["strength"].to_numpy().astype(np.float64),
         metrics={
-            field.name: _numbers(table[field.name])
-            for field in table.schema
-            if pa.types.is_float32(field.type) and field.name not in _CONTEXT
+            metric: _numbers(table[metric])
+            for metric in table.column_names
+            if metric in FIXED or metric.startswith((SCORE_PREFIX, CHANGE_PREFIX))
         },
-        filtered=_texts(filtered.to_pylist()),
+        filtered=_texts(table["filtered"].to_pylist()),
     )
 
 

@@ -80,4 +80,5 @@ def kernel_distance(a: Sample, b: Sample) -> Figure:
 
 
 def _kernel(x_NE: Floats, y_ME: Floats) -> Floats:
-    return (x_NE @ y_ME.T / x_NE.shape[1] + 1) ** 3
+    inner_NM: Floats = x_NE @ y_ME.T / x_NE.shape[1]
+    return (inner_NM + 1) ** 3

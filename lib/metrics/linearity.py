@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.metrics.bootstrap import Floats, interval
-from lib.metrics.edit_rows import CHANGE, EditRows
+from lib.metrics.columns import CHANGE_PREFIX
+from lib.metrics.edit_rows import EditRows
 from lib.metrics.sums import Figure, Moments, moments
 
 Dials = dict[tuple[str, str], Moments]
@@ -39,7 +40,8 @@ def dials(rows: EditRows) -> Dials:
     """
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     attributes = rows.attributes
-    changes_NA = np.stack([rows.metrics[CHANGE + a] for a in attributes], 1) if attributes else None
+    columns = [rows.metrics[CHANGE_PREFIX + attribute] for attribute in attributes]
+    changes_NA = np.stack(columns, 1) if columns else None
     for place in _dials_of(rows):
         name, image = rows.name[place[0]], int(rows.image_N[place[0]])
         strength_S, change_S = rows.strength[place], rows.metrics["in_change"][place]

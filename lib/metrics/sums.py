@@ -42,7 +42,7 @@ class Moments:
     """Their sum."""
 
     def __add__(self, other: Self) -> Moments:
-        """Of both sets, which share no image."""
+        """Of both sets; they may share images, which then count as one in the bootstrap."""
         return Moments(
             self.count + other.count,
             self.total + other.total,

@@ -1,0 +1,119 @@
+"""`deltah evaluate RUN`: the rows of a run added up to figures with intervals, and what models say
+of its stored images joined to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from lib import row_kinds, storage
+from lib.commit_record import CommitDamageError, read_commit_rows
+from lib.metrics.disentanglement import Row, matrix
+from lib.metrics.edit_rows import edit_rows
+from lib.problems import ConfigProblem
+from lib.run_folder import RunFolder
+from pipelines.evaluation.direction_names import direction_names
+from pipelines.evaluation.figures import FigureRow, figure_rows
+from pipelines.evaluation.outputs import evaluation_folder, write_figures, write_matrix
+from pipelines.evaluation.run_sums import RunSums
+
+_READERS = 4
+
+ShardTables = Iterator[tuple[str, pa.Table]]
+Join = Callable[[str, pa.Table], pa.Table]
+"""(shard, its rows) -> the rows with further columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was written, for whoever shows it."""
+
+    folder: str
+    figures: tuple[FigureRow, ...]
+    matrix: tuple[Row, ...]
+    shards: int
+    pending: int
+    """Shards of the run that are neither committed nor given up."""
+    notices: tuple[str, ...]
+
+
+def evaluate_run(root: str, join: Join = lambda shard, table: table) -> Evaluation:
+    """Write `evaluation/figures.parquet` and, where attributes were measured,
+    `disentanglement.parquet` into the run's folder; nothing else of the run is touched, and an
+    unfinished run may be evaluated.
+
+    Raises:
+        RunConflict: there is no run of this version at `root`.
+        ConfigProblem: the run has no edits.
+    """
+    folder = RunFolder(root)
+    config = run_of_edits(folder)
+    names, notice = direction_names(config)
+    notices = [notice] if notice else []
+    sums, shards = RunSums(names.sources), 0
+    for found in _tables(folder):
+        if isinstance(found, str):
+            notices.append(found)
+            continue
+        shard, table = found
+        sums.add(edit_rows(shard, join(shard, table), names))
+        shards += 1
+    if not sums.edits:
+        raise ConfigProblem(
+            f"{storage.redact(root)}: expected a run with edits to evaluate, found none in its"
+            f" {shards} committed shards; `deltah status {storage.redact(root)}` says how far it is"
+        )
+    rows = matrix(sums.effects)
+    figures = tuple(figure_rows(sums, rows))
+    target = evaluation_folder(root)
+    write_figures(target, figures)
+    write_matrix(target, rows, sums.dials)
+    counts = folder.counts()
+    return Evaluation(target, figures, tuple(rows), shards, counts.pending, tuple(notices))
+
+
+def run_of_edits(folder: RunFolder) -> Mapping[str, Any]:
+    """The config in run.json.
+
+    Raises:
+        RunConflict, ConfigProblem: as `evaluate_run`.
+    """
+    try:
+        config: Mapping[str, Any] = folder.read_run()["config"]
+    except FileNotFoundError as error:
+        raise ConfigProblem(
+            f"{storage.redact(folder.root)}: expected the output folder of a run, found no run.json"
+            " in it"
+        ) from error
+    if row_kinds.of_config(config).name != "edits":
+        raise ConfigProblem(
+            f"{storage.redact(folder.root)}: expected a run with edits to evaluate, but this one"
+            f" (pipeline: {config.get('pipeline')}) edits nothing"
+        )
+    return config
+
+
+def _tables(folder: RunFolder) -> Iterator[tuple[str, pa.Table] | str]:
+    """The rows of every commit in the order of shards, read a little ahead; a sentence for one that
+    cannot be read.
+    """
+
+    def read(shard: str) -> tuple[str, pa.Table] | str:
+        try:
+            return shard, read_commit_rows(folder.commit_url(shard))[1]
+        except (CommitDamageError, OSError) as error:
+            return storage.redact(str(error))
+
+    shards = iter(sorted(folder.committed()))
+    with ThreadPoolExecutor(_READERS) as pool:
+        ahead = [pool.submit(read, shard) for shard in islice(shards, _READERS)]
+        while ahead:
+            found = ahead.pop(0).result()
+            ahead += [pool.submit(read, shard) for shard in islice(shards, 1)]
+            yield found
