@@ -36,7 +36,7 @@ def load_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig
     if path_or_preset in PRESETS and not storage.exists(path_or_preset):
         given, origin = {"preset": path_or_preset}, f"preset {path_or_preset}"
     else:
-        given, origin = _read(path_or_preset), storage.redact(path_or_preset)
+        given, origin = read_values(path_or_preset), storage.redact(path_or_preset)
     values = _over_preset(given, origin)
     for override in overrides:
         _set(values, override)
@@ -51,7 +51,12 @@ def load_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig
     raise ConfigProblem("\n".join([f"{origin}: {_counted(len(mistakes))}", *mistakes]))
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_values(path: str) -> dict[str, Any]:
+    """The keys and values of a YAML file (path or URL).
+
+    Raises:
+        ConfigProblem: there is none, or it is no YAML of keys and values.
+    """
     try:
         text = storage.read_bytes(path, max_bytes=_MAX_CONFIG_BYTES).decode()
     except FileNotFoundError as error:
