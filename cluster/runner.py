@@ -118,6 +118,7 @@ def located(config: RunConfig) -> RunConfig:
     }
     if paths:
         update["discover"] = config.discover.model_copy(update=paths)
+    update["evaluate"] = config.evaluate.located(absolute)
     if config.invert.latents is not None:
         path = absolute(config.invert.latents).rstrip("/")
         update["invert"] = config.invert.model_copy(update={"latents": path})
@@ -230,6 +231,7 @@ def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
     except (OSError, CommitDamageError) as error:
         text = f"the run cannot be finalized: {storage.redact(str(error))} ({tail})"
         return Outcome(EXIT_FAILED, text, len(names), done, lost)
+    tail += filtered_sentence(index)
     if index["left_out"]:
         tail += f"; no direction of {', '.join(index['left_out'])}:"
         tail += "".join(f"\n  {reason}" for reason in index["left_out"].values())
@@ -241,6 +243,24 @@ def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
         hint = "see `deltah status`, and use --retry-quarantined to try them again"
         return Outcome(EXIT_QUARANTINED, f"{tail}; {hint}", len(names), done, lost)
     return Outcome(EXIT_DONE, tail, len(names), done, lost)
+
+
+def filtered_sentence(index: RunIndex) -> str:
+    """How many edits break a rule of evaluate.filters, and which; "" where there are no rules to
+    break.
+    """
+    edits, marked, dropped = (index["totals"][key] for key in ("edits", "marked", "dropped"))
+    said = ""
+    if marked:
+        said += f"; {marked:,} of {edits:,} edits marked ({_counts(index['marked'])})"
+    if dropped:
+        said += f"; {dropped:,} of {edits + dropped:,} edits dropped ({_counts(index['dropped'])})"
+    return said
+
+
+def _counts(by_rule: Mapping[str, int]) -> str:
+    ordered = sorted(by_rule.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} not {rule}" for rule, count in ordered)
 
 
 def _final_index(

@@ -71,6 +71,8 @@ def show_status(root: str) -> None:
         ("to do", f"{counts.pending:,}"),
         ("samples", f"{found.samples_ok:,} ok, {found.samples_err:,} errors"),
         ("edited images", f"{found.edits:,}"),
+        *((f"marked: {rule}", f"{count:,}") for rule, count in found.marked.items()),
+        *((f"dropped: {rule}", f"{count:,}") for rule, count in found.dropped.items()),
         ("directions of single images", f"{found.directions:,}"),
         *_learned(folder),
         ("image bytes", f"{found.image_bytes:,}"),

@@ -9,6 +9,7 @@ where or at which attempt enters these files, so the same config makes the same 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -101,6 +102,8 @@ def seal(folder: RunFolder, result: ShardResult, fingerprint: str) -> SealedShar
         n_ok=n_ok,
         n_err=n_err,
         n_edits=result.rows.num_rows if kind.name == "edits" else 0,
+        marked=_marked(result.rows) if kind.name == "edits" else {},
+        dropped=dict(sorted(result.dropped.items())),
         n_directions=0 if directions is None else directions.num_rows,
         image=names["images"],
         image_sha256=hashes["images"],
@@ -151,5 +154,9 @@ def _errors_table(failures: Sequence[Failure]) -> pa.Table:
     )
 
 
+def _marked(edits: pa.Table) -> dict[str, int]:
+    return _counted([rule for rule in edits["filtered"].to_pylist() if rule is not None])
+
+
 def _counted(words: Sequence[str]) -> dict[str, int]:
-    return {word: words.count(word) for word in sorted(set(words))}
+    return dict(sorted(Counter(words).items()))

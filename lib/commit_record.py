@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lib import parquet, row_kinds, storage
 
-COMMIT_VERSION = 3
+COMMIT_VERSION = 4
 """Raised whenever the footer changes its fields or their meaning."""
 
 
@@ -48,6 +48,10 @@ class CommitRecord:
     n_ok: int
     n_err: int
     n_edits: int
+    marked: Mapping[str, int]
+    """Rule of evaluate.filters -> edits of this commit whose column `filtered` names it."""
+    dropped: Mapping[str, int]
+    """Rule -> edits that are not here because it is the first that they break."""
     n_directions: int
     """Found in this shard, with or without an edit."""
     image: str

@@ -58,8 +58,8 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The leaves of what shapes the pixels, by dotted path."""
-    sections = ("model", "grid", "invert", "segment", "discover", "edit")
+    """The leaves of what shapes pixels and rows, by dotted path."""
+    sections = ("model", "grid", "invert", "segment", "discover", "edit", "evaluate")
     leaves = [leaf for name in sections for leaf in _leaves(config.get(name), name)]
     return [(path, str(value)) for path, value in leaves if _counts(path, config)]
 
@@ -68,7 +68,7 @@ def _counts(path: str, config: Mapping[str, Any]) -> bool:
     """Whether a setting shaped the pixels of a run that edits as its config says."""
     if not _is_sdedit(config):
         return not path.startswith("edit.sdedit.")
-    kept = ("model.", "grid.", "edit.method", "edit.sdedit.", "edit.batch_size")
+    kept = ("model.", "grid.", "edit.method", "edit.sdedit.", "edit.batch_size", "evaluate.")
     return path.startswith(kept)
 
 

@@ -46,6 +46,8 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
     statistics: list[str] = []
     regions: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    marked: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     for shard in sorted(committed):
         url = folder.commit_url(shard)
         record, rows = read_commit_rows(url)
@@ -69,6 +71,8 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
         if record.rows == "edits":
             regions.update(rows["region"].to_pylist())
         kinds.update(record.error_kinds)
+        marked.update(record.marked)
+        dropped.update(record.dropped)
         named.update(file.path for file in record.files)
         entries.append(_entry(record))
     for shard in sorted(folder.quarantined_names() & committed):
@@ -80,8 +84,16 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
         v=INDEX_VERSION,
         fingerprint=fingerprint,
         rows=kind.name,
-        totals=_totals(entries, len(quarantined), sum(file["rows"] for file in merged.files)),
+        totals=_totals(
+            entries,
+            quarantined=len(quarantined),
+            marked=marked.total(),
+            dropped=dropped.total(),
+            merged=sum(file["rows"] for file in merged.files),
+        ),
         regions=dict(sorted(regions.items())),
+        marked=dict(sorted(marked.items())),
+        dropped=dict(sorted(dropped.items())),
         error_kinds=dict(sorted(kinds.items())),
         manifest=manifest,
         merged=merged.files,
@@ -119,13 +131,17 @@ def _entry(record: CommitRecord) -> ShardEntry:
     )
 
 
-def _totals(entries: list[ShardEntry], quarantined: int, merged: int) -> Totals:
+def _totals(
+    entries: list[ShardEntry], *, quarantined: int, marked: int, dropped: int, merged: int
+) -> Totals:
     return Totals(
         shards=len(entries),
         quarantined=quarantined,
         samples=sum(entry["samples"] for entry in entries),
         errors=sum(entry["errors"] for entry in entries),
         edits=sum(entry["edits"] for entry in entries),
+        marked=marked,
+        dropped=dropped,
         directions=merged + sum(entry["found"] for entry in entries),
         image_bytes=sum(entry["image_bytes"] for entry in entries),
         directions_bytes=sum(entry["directions_bytes"] for entry in entries),

@@ -53,7 +53,9 @@ class Sample:
     geometry: Geometry
     files: Mapping[str, bytes]
     seed: int
-    """hash(fingerprint, shard, index): every random number of this sample comes from it."""
+    """hash(fingerprint of what shapes pixels, shard, index): every random number of this sample
+    comes from it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

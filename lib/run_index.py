@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from lib import storage
 from lib.run_folder import RunFolder
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raised whenever index.json changes its fields or their meaning."""
 
 
@@ -53,6 +53,10 @@ class Totals(TypedDict):
     samples: int
     errors: int
     edits: int
+    marked: int
+    """Edits that break a rule of evaluate.filters and are there all the same."""
+    dropped: int
+    """Edits that are not there, because they break one."""
     directions: int
     """Found in single images, and merged from all of them."""
     image_bytes: int
@@ -71,6 +75,10 @@ class RunIndex(TypedDict):
     totals: Totals
     regions: Mapping[str, int]
     """Region -> edits."""
+    marked: Mapping[str, int]
+    """Rule of evaluate.filters -> edits marked because it is the first that they break."""
+    dropped: Mapping[str, int]
+    """Rule -> edits dropped, likewise."""
     error_kinds: Mapping[str, int]
     """Kind -> rows under errors/, unreadable stretches of shards included."""
     manifest: list[ManifestFile]

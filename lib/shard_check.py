@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -31,6 +31,9 @@ class ShardFinding:
     n_err: int
     n_edits: int
     n_directions: int
+    marked: Mapping[str, int]
+    dropped: Mapping[str, int]
+    """As the commit counts them, by rule."""
     files: tuple[str, ...]
     """The files it names, such as `images/<name>`."""
     problems: tuple[str, ...]
@@ -41,7 +44,7 @@ def check_shard(folder: RunFolder, shard: str, fingerprint: str, *, deep: bool) 
     try:
         record, rows = read_commit_rows(folder.commit_url(shard))
     except (CommitDamageError, FileNotFoundError) as error:
-        return ShardFinding(shard, False, 0, 0, 0, 0, (), (f"shard {shard}: {error}",))
+        return ShardFinding(shard, False, 0, 0, 0, 0, {}, {}, (), (f"shard {shard}: {error}",))
     problems = _footer_problems(record, rows, shard, fingerprint)
     problems += _sample_problems(folder, record, rows)
     for file in record.files:
@@ -57,6 +60,8 @@ def check_shard(folder: RunFolder, shard: str, fingerprint: str, *, deep: bool) 
         record.n_err,
         record.n_edits,
         record.n_directions,
+        record.marked,
+        record.dropped,
         tuple(file.path for file in record.files),
         tuple(problems),
     )
@@ -98,6 +103,12 @@ def _footer_problems(
         problems.append(
             f"shard {shard}: rows name {_some(sorted(images - {record.image}))} instead of"
             f" {record.image}"
+        )
+    found = rows["filtered"].drop_null().to_pylist() if record.rows == "edits" else []
+    if Counter(found) != Counter(record.marked):
+        problems.append(
+            f"shard {shard}: its commit counts {_by_rule(record.marked)} marked edits, its rows"
+            f" {_by_rule(Counter(found))}"
         )
     if record.n_ok + record.n_err != record.n_in:
         problems.append(
@@ -227,6 +238,11 @@ def _latent_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str
 def _place(place: tuple[int, ...]) -> str:
     index, *edit = place
     return f"edit {edit[0]} of sample {index}" if edit else f"sample {index}"
+
+
+def _by_rule(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} `{rule}`" for rule, count in sorted(counts.items()))
+    return listed or "no"
 
 
 def _samples(indices: Sequence[int]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,6 +56,10 @@ class ShardResult:
     """A latents file (lib.latent_files); b"" when the run stores none."""
     oom_batch: int | None = None
     """The smaller batch that running out of memory forced; None when the configured one was used.
+    """
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rule of evaluate.filters -> edits that were dropped because it is the first that they break;
+    they are neither in `rows` nor in `images`.
     """
 
 

@@ -21,6 +21,10 @@ class Summary:
     samples_ok: int
     samples_err: int
     edits: int
+    marked: Mapping[str, int]
+    """Rule of evaluate.filters -> edits that break it first and are there all the same."""
+    dropped: Mapping[str, int]
+    """Rule -> edits that are not there because they break it first."""
     directions: int
     """Found in single images."""
     input_bytes: int
@@ -59,6 +63,8 @@ def summary(folder: RunFolder) -> Summary:
     """
     totals: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    marked: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     damaged = []
     for _, record in read_commits(folder, sorted(folder.committed())):
         if isinstance(record, CommitDamageError):
@@ -72,16 +78,25 @@ def summary(folder: RunFolder) -> Summary:
         totals["image_bytes"] += record.image_bytes
         totals["direction_bytes"] += record.directions_bytes
         kinds.update(record.error_kinds)
+        marked.update(record.marked)
+        dropped.update(record.dropped)
     return Summary(
         shards=folder.counts(),
         samples_ok=totals["ok"],
         samples_err=totals["err"],
         edits=totals["edits"],
+        marked=_by_count(marked),
+        dropped=_by_count(dropped),
         directions=totals["directions"],
         input_bytes=totals["input_bytes"],
         image_bytes=totals["image_bytes"],
         direction_bytes=totals["direction_bytes"],
-        error_kinds=dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
+        error_kinds=_by_count(kinds),
         quarantined=folder.quarantined(),
         damaged=tuple(damaged),
     )
+
+
+def _by_count(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

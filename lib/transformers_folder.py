@@ -26,6 +26,8 @@ _SUPPORTING = (
     *_PREPROCESSING, *_TOKENIZER, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",
 )  # fmt: skip
+_UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
+"""What transformers calls the outputs where config.json names none."""
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 """Keys of config.json that change no answer: everything is computed in float32."""
 
@@ -123,6 +125,18 @@ def classifier_sha256(path: str) -> str:
     folder = embedded_regressor_folder()
     config = read_json(folder / "config.json")
     return _sha256(TransformersFolder(folder, config, (folder / _WEIGHTS,), ()))
+
+
+def classifier_names(path: str) -> tuple[str, ...]:
+    """Of a classifier's outputs (`embedded`, or a folder), in their order.
+
+    Raises:
+        ModelProblem: as `open_classifier`.
+    """
+    if path == EMBEDDED:
+        return tuple(read_json(embedded_regressor_folder() / "config.json")["factors"])
+    labels = open_classifier(path).config.get("id2label") or _UNNAMED
+    return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
 def image_encoder_sha256(path: str) -> str:

@@ -6,7 +6,8 @@ Every commit is read and held against the files it names, the files against thei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -138,6 +139,12 @@ def _index_problems(
         for f in findings
         if f.readable and f.shard in indexed and indexed[f.shard] != f.n_edits
     ]
+    if whole and not missing and not gone:
+        problems += [
+            f"index.json counts other {what} edits than the commits; {again}"
+            for what, counted in (("marked", index["marked"]), ("dropped", index["dropped"]))
+            if Counter(counted) != _by_rule(getattr(f, what) for f in findings)
+        ]
     made = [("manifest", entry) for entry in index["manifest"]]
     made += [("merged", entry) for entry in index["merged"]]
     for kind, entry in made:
@@ -148,6 +155,13 @@ def _index_problems(
             entry["sha256"] if deep else None,
         )
     return problems
+
+
+def _by_rule(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
 
 
 def _unknown_files(folder: RunFolder, findings: Iterable[ShardFinding]) -> list[str]:

@@ -19,6 +19,7 @@ from pipelines.discovery_config import (
     NoDiscovery,
 )
 from pipelines.edit_config import Edit
+from pipelines.evaluate_config import Evaluate
 from pipelines.inversion_config import Invert
 from pipelines.segment_config import Segment
 from pipelines.study_config import DatasetDiscovery
@@ -138,6 +139,7 @@ class RunConfig(Section):
     segment: Segment
     discover: Discovery = JacobianDiscovery()
     edit: Edit = Edit()
+    evaluate: Evaluate = Evaluate()
     output: Output
     execution: Execution = Execution()
 

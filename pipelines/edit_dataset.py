@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from lib import schemas
+from lib import row_kinds
 from lib.records import Failure, Sample
 from pipelines.config import RunConfig
+from pipelines.evaluation_stage import new_filter
 from pipelines.shard_pipeline import Counted, Products
 from pipelines.stages import Stages
 from pipelines.writing import ShardWriter
@@ -40,18 +41,19 @@ class EditDataset:
             injection=self._config.edit.injection,
             window=stages.edit.edited_timesteps,
             inversion=stages.invert.evaluations,
-            schema=schemas.EDITS,
+            schema=row_kinds.of_config(self._config.model_dump(mode="json")).schema,
             pool=self._pool,
         )
         inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)
         discovered = counted(stages.discover(segmented, reject))
         edited = counted(stages.edit(discovered, reject))
-        for evaluated in stages.evaluate(edited, reject):
+        kept = new_filter(self._config)
+        for evaluated in kept(stages.evaluate(edited, reject), reject):
             writer.add(evaluated)
 
         def finish() -> Products:
             images, edits, directions = writer.finish()
-            return Products(edits, images=images, directions=directions)
+            return Products(edits, images, directions, dropped=kept.dropped)
 
         return finish

@@ -1,4 +1,4 @@
-"""What of a config decides the pixels: the fields that the fingerprint covers.
+"""What of a config decides the pixels and the rows: the fields that the fingerprint covers.
 
 Left out is where things lie and how the work is done; the model and a library enter by what is in
 them.
@@ -7,14 +7,17 @@ them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from lib import schemas, storage
 from lib.checkpoint import weights_sha256
+from lib.fingerprint import fingerprint
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
+from pipelines.evaluation_models import fields_by_content
 from pipelines.mask_models import name_by_content
 from pipelines.model_source import open_model
 from pipelines.segment_agreement import claimed_files
@@ -34,6 +37,7 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
         mode="json",
         exclude={
             "execution": True,
+            "evaluate": True,
             "input": {"shards", "max_shard_bytes"},
             "output": {"folder", "latents"},
             "invert": {"latents", "keep"},
@@ -48,14 +52,23 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
         return _of_inversion(fields, config)
     if config.pipeline == "direction_library":
         _leave_out_edits(fields, config)
-    elif config.edit.method == "sdedit":
-        _leave_out_shifts(fields, config)
     else:
-        del fields["edit"]["sdedit"]
+        fields["evaluate"] = fields_by_content(config.evaluate)
+        if config.edit.method == "sdedit":
+            _leave_out_shifts(fields, config)
+        else:
+            del fields["edit"]["sdedit"]
     _name_by_content(fields["discover"], config)
     if "segment" in fields:
         name_by_content(fields["segment"], config.segment)
     return fields
+
+
+def pixel_fingerprint(fields: Mapping[str, Any]) -> str:
+    """Of the fields without the section `evaluate`: whence the seeds of samples come, so that a run
+    that measures more, or filters otherwise, makes the same pixels.
+    """
+    return fingerprint({name: value for name, value in fields.items() if name != "evaluate"})
 
 
 def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:

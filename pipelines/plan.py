@@ -11,7 +11,7 @@ from math import prod
 from lib import storage
 from lib.checkpoint import Checkpoint
 from lib.evaluations import inversion_evaluations, step_evaluations
-from lib.grid import edited_nodes, grid_timesteps, renoised_nodes
+from lib.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
@@ -59,13 +59,15 @@ class Plan:
 
     mask_networks: tuple[str, ...] = ()
     """Providers whose networks see every image once."""
+    measuring: int = 0
+    """Network evaluations of the posterior gap."""
     window_found: bool = False
     """Whether the run finds the lowest timestep; counted is for the whole of `edit.window`."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image, without the Jacobian's products."""
-        return self.inversion + self.reading + self.decoding
+        return self.inversion + self.reading + self.decoding + self.measuring
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value, ready to print."""
@@ -73,7 +75,7 @@ class Plan:
         what = "edited" if self.edits else "studied"
         stops = f"inversion stops at {high}" if self.inversion else "no inversion"
         parts = [("inversion", self.inversion), ("reading h", self.reading)]
-        parts.append(("decoding", self.decoding))
+        parts += [("decoding", self.decoding), ("evaluating", self.measuring)]
         shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
         by_rule = " at the lowest, found by the run" if self.window_found else ""
         steps = (f"{what} timesteps", f"{high} down to {low}{by_rule}; {stops}")
@@ -136,8 +138,15 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         output_bytes=images * edits * _edit_bytes(config, checkpoint)
         + images * latent_bytes(config, checkpoint, timesteps),
         mask_networks=_mask_networks(config),
+        measuring=_measuring(config, timesteps),
         window_found=config.edit.window_rule is not None,
     )
+
+
+def _measuring(config: RunConfig, timesteps: tuple[int, ...]) -> int:
+    """Of the evaluate stage."""
+    nodes = {nearest_node(timesteps, t) for t in config.evaluate.posterior_gap}
+    return len(nodes) * conditioning_of(config.model).passes
 
 
 def _plan_sdedit(
@@ -161,6 +170,7 @@ def _plan_sdedit(
         jacobian_products=0,
         timesteps=(timesteps[max(nodes) - 1], timesteps[0]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint),
+        measuring=_measuring(config, timesteps),
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from lib import schemas
+from lib import row_kinds
 from lib.grid import renoised_nodes
 from lib.records import Failure, Sample
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.engine import load_engine
-from pipelines.evaluation_stage import build_evaluator
+from pipelines.evaluation_stage import build_evaluator, new_filter
 from pipelines.inversions import NoInversions
 from pipelines.shard_pipeline import Counted, Products
 from pipelines.writing import ShardWriter
@@ -56,16 +56,17 @@ class SdeditDataset:
             injection="sdedit",
             window=self._edit.edited_timesteps,
             inversion=0,
-            schema=schemas.EDITS,
+            schema=row_kinds.of_config(self._config.model_dump(mode="json")).schema,
             pool=self._pool,
         )
         edited = counted(self._edit(samples, reject))
-        for evaluated in self._evaluate(edited, reject):
+        kept = new_filter(self._config)
+        for evaluated in kept(self._evaluate(edited, reject), reject):
             writer.add(evaluated)
 
         def finish() -> Products:
             images, edits, _ = writer.finish()
-            return Products(edits, images=images)
+            return Products(edits, images=images, dropped=kept.dropped)
 
         return finish
 

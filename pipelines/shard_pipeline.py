@@ -6,9 +6,9 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ class Products:
     images: bytes = b""
     directions: pa.Table | None = None
     statistics: bytes = b""
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Counted(Protocol):
@@ -85,6 +86,7 @@ class ShardPipeline:
         self,
         config: RunConfig,
         fingerprint: str,
+        pixels: str,
         folder: RunFolder,
         flow: Flow,
         *,
@@ -93,6 +95,8 @@ class ShardPipeline:
     ) -> None:
         self._config = config
         self._fingerprint = fingerprint
+        self._pixels = pixels
+        """The fingerprint without what only measures: the seeds come from it."""
         self._folder = folder
         self._flow = flow
         self._pool = pool
@@ -139,6 +143,7 @@ class ShardPipeline:
             statistics=made.statistics,
             latents=inversion.finish(),
             failures=tuple(failures),
+            dropped=made.dropped,
         )
         outcome = commit(self._folder, result, self._fingerprint)
         n_err = sum(f.index is not None for f in failures)
@@ -165,7 +170,7 @@ class ShardPipeline:
             self._config.input,
             image_size=self._flow.image_size,
             claimed=self._claimed,
-            fingerprint=self._fingerprint,
+            fingerprint=self._pixels,
             pool=self._pool,
             ahead=3 * self._config.invert.batch_size,
         )

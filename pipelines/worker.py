@@ -10,6 +10,7 @@ from lib.kernels import settle
 from lib.receipts import ShardReport, ShardTask
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
+from pipelines.fingerprint_fields import pixel_fingerprint
 from pipelines.flows import build_flow
 from pipelines.perceptual_window import resolved
 from pipelines.shard_pipeline import ShardPipeline
@@ -35,6 +36,7 @@ class ShardWorker:
         self._pipeline = ShardPipeline(
             config,
             fingerprint,
+            pixel_fingerprint(folder.read_run()["fields"]),
             folder,
             build_flow(config, folder, pool=self._pool),
             pool=self._pool,

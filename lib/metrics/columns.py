@@ -31,8 +31,8 @@ RECONSTRUCTION: Mapping[str, str] = MappingProxyType(
         "reconstruction_l1": "mean abs(reconstruction - original), images in [-1, 1]",
         "reconstruction_l2": "mean (reconstruction - original)^2, images in [-1, 1]",
         "reconstruction_ssim": "SSIM of reconstruction and original",
-        "posterior_gap": "squared error of the noise predicted in the noised reconstruction; null:"
-        " not asked for",
+        "posterior_gap": "mean squared error of the noise that the model predicts in the noised"
+        " original; null: not asked for",
     }
 )
 """Column -> meaning, of the sample's reconstruction and so the same for all its edits."""

@@ -155,6 +155,8 @@ def test_the_index_holds_the_totals_and_the_hashes_of_every_shard(run: RunFolder
         "samples": 8,
         "errors": 4,
         "edits": 16,
+        "marked": 0,
+        "dropped": 0,
         "directions": 8,
         "image_bytes": 2 * record.image_bytes,
         "directions_bytes": record.directions_bytes
