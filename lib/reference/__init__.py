@@ -1,0 +1,1 @@
+"""Directions that move one region of an image towards a reference image."""
