@@ -102,6 +102,8 @@ class Discovered:
     directions: tuple[Direction, ...]
     own: bool
     """True when the directions were found in this image and must be stored with this shard."""
+    evaluations: int = 0
+    """Network evaluations that finding them took beside products of the Jacobian."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class FindDirections:
         directions: list[Direction] = []
         for discovered in counted(stages.discover(segmented, reject)):
             inverted_one = discovered.segmented.inverted
-            rows.append(sample_row(inverted_one, discovered.directions, stages.evaluations))
+            spent = stages.evaluations + discovered.evaluations
+            rows.append(sample_row(inverted_one, discovered.directions, spent))
             directions.extend(discovered.directions)
 
         def finish() -> Products:

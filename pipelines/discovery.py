@@ -33,11 +33,14 @@ from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine
 from pipelines.jacobian_products import TEXT_ROUNDS
 from pipelines.library_fit import refuse_unknown_regions
+from pipelines.reference_config import ReferenceDiscovery
+from pipelines.reference_discovery import build_reference_discoverer
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.library import LibraryDiscoverer
 from tasks.pullback import PullbackDiscoverer
+from tasks.reference import ReferenceDiscoverer
 
-Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer
+Discoverer = JacobianDiscoverer | LibraryDiscoverer | PullbackDiscoverer | ReferenceDiscoverer
 
 _RUN_KEYS = {"method", "space", "chunk", "products", "timesteps", "model", "transport"}
 """What a direction records in its own columns, or what does not shape it."""
@@ -58,6 +61,8 @@ def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, fro
     nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
     if isinstance(discover, PullbackDiscovery):
         return _pullback(config, discover, engine, nodes[0]), frozenset(nodes)
+    if isinstance(discover, ReferenceDiscovery):
+        return build_reference_discoverer(config, discover, engine, nodes[0]), frozenset(nodes)
     if not isinstance(discover, RegionDiscovery | TextDiscovery):
         raise ConfigProblem(
             f"discover.method: {discover.method} learns from all images of a run; expected"

@@ -1,8 +1,8 @@
 """The section `discover`: one class a method, told apart by `discover.method`.
 
-Methods of one image (jacobian, localised, null_space, jive, ajive, pullback, text) store their
-directions with the shard; pca and supervised (`study_config`) learn from all images of a run;
-library applies what an earlier run has found.
+Methods of one image (jacobian, localised, null_space, jive, ajive, pullback, text, and reference in
+`reference_config`) store their directions with the shard; pca and supervised (`study_config`) learn
+from all images of a run; library applies what an earlier run has found.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config_section import Name, PositiveInt, Section, Timestep, distinct_timesteps
+from pipelines.reference_config import ReferenceDiscovery
 from pipelines.study_config import PcaDiscovery, SupervisedDiscovery
 
 
@@ -198,6 +199,7 @@ Discovery = Annotated[
     | AjiveDiscovery
     | PullbackDiscovery
     | TextDiscovery
+    | ReferenceDiscovery
     | PcaDiscovery
     | SupervisedDiscovery
     | LibraryDiscovery

@@ -20,6 +20,8 @@ from pipelines.discovery_config import (
     TextDiscovery,
 )
 from pipelines.jacobian_products import estimated_products
+from pipelines.reference_config import ReferenceDiscovery, ReferenceImage
+from pipelines.reference_files import reference_bytes
 from pipelines.study_config import PcaDiscovery, SupervisedDiscovery
 
 
@@ -71,7 +73,9 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
     nodes = wanted_nodes(timesteps, discover.timesteps, config.edit.window)
     if config.pipeline == "edit_dataset" and getattr(discover, "space", "h") == "x":
         _refuse_above(timesteps, nodes, config.edit.window)
-    elif config.pipeline == "edit_dataset" and config.edit.reach == "found":
+    elif config.edit.reach == "found" and (
+        config.pipeline == "edit_dataset" or isinstance(discover, ReferenceDiscovery)
+    ):
         _refuse_outside(timesteps, nodes, config.edit.window)
     carried: tuple[LibraryFact, ...] = ()
     match discover:
@@ -86,6 +90,10 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             )
         case TextDiscovery():
             open_text_image(discover.model)
+            found = _expected(discover.method, config.segment.regions, 1)
+        case ReferenceDiscovery():
+            if isinstance(discover.reference, ReferenceImage):
+                reference_bytes(discover.reference.image)
             found = _expected(discover.method, config.segment.regions, 1)
         case PullbackDiscovery():
             found = _expected(discover.method, [WHOLE], discover.directions)

@@ -20,7 +20,9 @@ from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, Text
 from pipelines.evaluation_models import fields_by_content
 from pipelines.mask_models import name_by_content
 from pipelines.model_source import open_model
-from pipelines.segment_agreement import claimed_files
+from pipelines.reference_config import ReferenceDiscovery, ReferenceImage
+from pipelines.reference_files import reference_sha256
+from pipelines.side_files import side_files
 from pipelines.stored_runs import latents_dtype
 from pipelines.study_config import DatasetDiscovery, SupervisedDiscovery
 
@@ -78,7 +80,7 @@ def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     for name in ("segment", "discover", "edit", "output"):
         del fields[name]
     del fields["model"]["h_layer"]
-    fields["mask_files"] = sorted(claimed_files(config.segment))
+    fields["mask_files"] = sorted(side_files(config))
     return fields
 
 
@@ -87,7 +89,7 @@ def _leave_out_shifts(fields: dict[str, Any], config: RunConfig) -> None:
     for name in ("segment", "invert"):
         del fields[name]
     del fields["model"]["h_layer"]
-    fields["mask_files"] = sorted(claimed_files(config.segment))
+    fields["mask_files"] = sorted(side_files(config))
     fields["edit"] = {key: fields["edit"][key] for key in ("method", "sdedit", "batch_size")}
 
 
@@ -97,6 +99,9 @@ def _leave_out_edits(fields: dict[str, Any], config: RunConfig) -> None:
     """
     fields["output"] = {"vector_dtype": config.output.vector_dtype}
     del fields["edit"]
+    if isinstance(config.discover, ReferenceDiscovery):  # it edits to find them
+        kept = {"window", "window_rule", "injection", "reach", "boost_below"}
+        fields["edit"] = config.edit.model_dump(mode="json", include=kept)
     if isinstance(config.discover, DatasetDiscovery):
         del fields["segment"]
         if not config.discover.timesteps:
@@ -117,6 +122,9 @@ def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
     if isinstance(discover, TextDiscovery):
         del fields["model"]
         fields["model_sha256"] = text_image_sha256(discover.model)
+    reference = discover.reference if isinstance(discover, ReferenceDiscovery) else None
+    if isinstance(reference, ReferenceImage):
+        fields["reference"] = {"sha256": reference_sha256(reference.image)}
     if isinstance(discover, SupervisedDiscovery) and discover.classifier is not None:
         del fields["classifier"]
         fields["classifier_sha256"] = classifier_sha256(discover.classifier)

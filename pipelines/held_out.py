@@ -24,7 +24,7 @@ from pipelines.engine import Engine, load_free_engine
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.mask_providers import build_segmenter
 from pipelines.reading import SampleReader
-from pipelines.segment_agreement import claimed_files
+from pipelines.side_files import side_files
 from pipelines.stages import build_editor, build_inverter
 from tasks.edit import Editor
 from tasks.invert import Inverter
@@ -140,7 +140,7 @@ def _samples(
         reader = SampleReader(
             config.input,
             image_size=image_size,
-            claimed=claimed_files(config.segment),
+            claimed=side_files(config),
             fingerprint="",  # nothing here is random
             pool=pool,
             ahead=_AHEAD,

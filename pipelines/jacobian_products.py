@@ -19,6 +19,7 @@ from pipelines.discovery_config import (
     PullbackDiscovery,
     TextDiscovery,
 )
+from pipelines.reference_config import ReferenceDiscovery
 
 OwnDiscovery = (
     JacobianDiscovery
@@ -28,6 +29,7 @@ OwnDiscovery = (
     | AjiveDiscovery
     | PullbackDiscovery
     | TextDiscovery
+    | ReferenceDiscovery
 )
 """The methods that find directions in one image from its Jacobian."""
 
@@ -43,6 +45,8 @@ def estimated_products(discover: OwnDiscovery, regions: int) -> int:
     match discover:
         case TextDiscovery():
             return steps * regions * (1 + 2 * _complement(discover.null_rank, TEXT_ROUNDS))
+        case ReferenceDiscovery():
+            return 2 * regions * discover.basis
         case LocalisedDiscovery():
             wanted = regions * discover.directions
             columns = min(30 + 5 * wanted, wanted * discover.max_rounds)

@@ -19,7 +19,9 @@ from lib.problems import ConfigProblem
 from lib.shared_subspace import mean_directions, shared_directions
 from pipelines.library_sources import Group, Sources, read_sources
 
-PER_IMAGE = frozenset({"jacobian", "localised", "null_space", "jive", "ajive", "pullback", "text"})
+PER_IMAGE = frozenset(
+    {"jacobian", "localised", "null_space", "jive", "ajive", "pullback", "text", "reference"}
+)
 """Methods that find directions in one image; those of all others are kept as they are."""
 
 MERGES = ("cluster", "subspace", "frechet")

@@ -15,6 +15,7 @@ from pipelines.engine import Engine, load_engine
 from pipelines.inversions import Inversions
 from pipelines.mask_providers import build_segmenter
 from pipelines.stages import build_inversions
+from pipelines.stored_runs import latent_needs
 from pipelines.study_config import DatasetDiscovery, FieldLabel, SupervisedDiscovery
 from tasks.label import ClassSource, FieldSource, Labeller
 from tasks.observe import CaptureReader, Observer
@@ -58,7 +59,8 @@ def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
     """
     engine = load_engine(config, folder)
     discover, nodes = build_discoverer(config, engine)
-    invert = build_inversions(config, engine, last=max(nodes), keep=nodes)
+    last = latent_needs(config, engine.grid.timesteps).last
+    invert = build_inversions(config, engine, last=last, keep=nodes)
     return FindingStages(
         image_size=engine.denoiser.image_size,
         invert=invert,

@@ -14,6 +14,7 @@ from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
+from pipelines.decoding_cost import edit_evaluations, search_evaluations
 from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
 from pipelines.inputs import ShardInput
 from pipelines.library_fit import refuse_unfit
@@ -132,7 +133,8 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=0,
-        decoding=passes * (calls * nodes[0] + _edit_evaluations(config, nodes, work) * edits),
+        decoding=passes * (calls * nodes[0] + edit_evaluations(config, nodes, work) * edits)
+        + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
         output_bytes=images * edits * _edit_bytes(config, checkpoint)
@@ -174,21 +176,6 @@ def _plan_sdedit(
     )
 
 
-def _edit_evaluations(config: RunConfig, nodes: range, work: DiscoveryWork) -> int:
-    """Of decoding one edit, which leaves the reconstruction where it first acts: only the decoder
-    half runs there, but where a step sees the network twice, it has left it by then.
-    """
-    edit, calls = config.edit, step_evaluations(config.invert.method)
-    if work.space == "x":  # moved before the network sees it
-        guided = 2 * edit.guidance_steps if edit.x_edit == "guidance" else 0
-        return guided * len(work.nodes) + calls * max(work.nodes)
-    acting = list(nodes)
-    if edit.reach == "found" and work.nodes:
-        acting = sorted(set(nodes) & set(work.nodes), reverse=True)
-    both = 2 if edit.injection == "asymmetric" else 1
-    return 1 + both * (calls * len(acting) - 1) + calls * (acting[0] - len(acting))
-
-
 def _plan_library(
     config: RunConfig,
     checkpoint: Checkpoint,
@@ -211,7 +198,7 @@ def _plan_library(
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=conditioning_of(config.model).passes * looks,
-        decoding=_reconstruction(config, timesteps),
+        decoding=_reconstruction(config, timesteps) + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
         output_bytes=rows * step_numbers * value_bytes

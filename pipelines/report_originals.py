@@ -15,8 +15,8 @@ from lib.run_folder import RunFolder
 from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
 from pipelines.config import RunConfig
 from pipelines.report_pictures import Pictures, Sample, Sides, resized, resized_mask
-from pipelines.segment_agreement import claimed_files
 from pipelines.segment_config import Box, MaskFile
+from pipelines.side_files import side_files
 
 _MAX_SHARD_BYTES = 2 * 2**30
 """A larger input shard is not read for the report."""
@@ -92,7 +92,7 @@ def _add(
     config: RunConfig, sample: Sample, raw: RawSample, sides: Sides, pictures: Pictures
 ) -> None:  # fmt: skip
     regions = config.segment.regions
-    claimed = claimed_files(config.segment)
+    claimed = side_files(config)
     pixels_HWC, geometry = decode(
         raw.files[image_member(raw, claimed)],
         size=sides.stored,

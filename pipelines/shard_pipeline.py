@@ -22,7 +22,7 @@ from lib.samples import read_shard
 from pipelines.config import RunConfig
 from pipelines.inversions import Inversions, NoInversions
 from pipelines.reading import SampleReader
-from pipelines.segment_agreement import claimed_files
+from pipelines.side_files import side_files
 from tasks.stored_latents import InvertStage
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class ShardPipeline:
         self._progress = progress
         """Called after every stage of every image, from the shard's thread."""
         self._turn = threading.Lock()
-        self._claimed = claimed_files(config.segment)
+        self._claimed = side_files(config)
 
     def run_shard(self, task: ShardTask) -> ShardReport:
         """Bring one shard to a committed state.

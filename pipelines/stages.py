@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.bdia import BdiaSampler
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.edict import EdictSampler
-from lib.edit_plan import planned
-from lib.eta import EtaSchedule
+from lib.edit_plan import plain, planned, solved
 from lib.grid import edited_nodes
 from lib.region_guard import RegionGuard
 from lib.run_folder import RunFolder
-from lib.sampler import Sampler
 from lib.x_guidance import Along, Guidance
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
@@ -24,6 +18,8 @@ from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import Inversions, LatentStore
 from pipelines.mask_providers import build_segmenter
 from pipelines.planned_edits import planned_choices
+from pipelines.reference_config import ReferenceDiscovery
+from pipelines.samplers import build_sampler
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
 from tasks.evaluate import Evaluator
@@ -77,7 +73,11 @@ def build_editor(config: RunConfig, engine: Engine) -> Editor:
         window=edit.window,
         injection=edit.injection,
         sampler=build_sampler(config),
-        plan=planned(plan_entries(edit.plan, edit.strengths), edit.plan.sample),
+        plan=planned(
+            plan_entries(edit.plan, edit.strengths),
+            edit.plan.sample,
+            unit=solved if isinstance(config.discover, ReferenceDiscovery) else plain,
+        ),
         batch_size=edit.batch_size,
         h_norms=engine.h_norms,
         reach=edit.reach,
@@ -147,17 +147,3 @@ def _reconstructor(config: RunConfig, engine: Engine, last: int) -> Reconstructo
         last=last,
         batch_size=config.invert.batch_size,
     )
-
-
-def build_sampler(config: RunConfig) -> Sampler:
-    """The way up and down that the config asks for."""
-    invert = config.invert
-    match invert.method:
-        case "ddim":
-            return DdimSampler(invert.refinements, config.edit.boost_below)
-        case "edict":
-            return EdictSampler(invert.mixing)
-        case "bdia":
-            return BdiaSampler(invert.gamma)
-        case "ddpm":
-            return DdpmSampler(EtaSchedule(invert.eta_points))

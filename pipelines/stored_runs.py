@@ -22,6 +22,7 @@ from pipelines.config import RunConfig
 from pipelines.discovery_work import discovery_work
 from pipelines.inversion_config import Invert
 from pipelines.model_source import open_model
+from pipelines.reference_config import ReferenceDiscovery
 
 NOTHING: Mapping[str, Any] = {"latents": "none"}
 """What a run stores beside its results that stores no latents."""
@@ -44,6 +45,8 @@ def latent_needs(config: RunConfig, timesteps: tuple[int, ...]) -> LatentNeeds:
     if config.pipeline == "store_latents":
         return LatentNeeds(edited_nodes(timesteps, config.edit.window)[0], frozenset(), True)
     nodes = frozenset(discovery_work(config, timesteps).nodes)
+    if isinstance(config.discover, ReferenceDiscovery):  # which edits to find its directions
+        return LatentNeeds(edited_nodes(timesteps, config.edit.window)[0], nodes, True)
     if config.pipeline == "direction_library":
         return LatentNeeds(max(nodes), nodes, config.invert.report)
     return LatentNeeds(edited_nodes(timesteps, config.edit.window)[0], nodes, True)

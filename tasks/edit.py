@@ -84,7 +84,7 @@ class Editor:
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             images_BCHW = decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
-            spent = decoded.evaluations * self._denoiser.passes
+            spent = decoded.evaluations * self._denoiser.passes + discovered.evaluations
             made = zip(regions, shifts, images_BCHW[1:], strict=True)
             yield Edited(discovered, images_BCHW[0], spent, tuple(Edit(*edit) for edit in made))
 

@@ -16,18 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.reference.trials import FIRST, LATER
+
 Apply = Callable[[Tensor], Tensor]
 """What edits change: combinations (T, Q) of the basis to changes of the image (T, N)."""
 
 RIDGE = 1e-3
-"""Of each step, as a share of the largest squared response."""
-FIRST = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Parts of the first step that are tried; if an end is best, the same beyond it."""
-LATER = (0.25, 0.5, 1.0, 1.5)
+"""Of each step, as a share of the largest squared response: directions that answer far more weakly
+are left out for as long as there are few rounds, which keeps strengths small.
+"""
 _FARTHEST = 3
 """How often the first trials are moved beyond their end."""
 _SETTLED = 0.01
-"""A round that takes less than this share of what is left off it is the last."""
+"""A round that takes less than this share of what is left off it gains nothing."""
+_QUIET = 2
+"""Rounds in succession that gain nothing, and the search ends: after one alone the response has
+still been corrected.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Matched:
     gain: float
     """Share of what was left that the last round took off."""
     converged: bool
-    """Whether that is below a hundredth."""
+    """Whether the last two rounds gained nothing: less than a hundredth each."""
 
 
 def matched(
@@ -89,7 +94,7 @@ def matched(
     linear = 1 - float((wanted_N - linear_Q @ A_QN).square().sum()) / whole
     A_QN = A_QN * scale
     best = _Trial(torch.zeros_like(linear_Q), torch.zeros_like(wanted_N), whole)
-    gain = 1.0
+    gain, quiet = 1.0, 0
 
     def tried(step_Q: Tensor, parts: Sequence[float]) -> list[_Trial]:
         c_TQ = best.c_Q + torch.tensor(parts).to(step_Q)[:, None] * step_Q
@@ -111,11 +116,12 @@ def matched(
         gain = max(0.0, 1 - found.left / best.left)
         if found.left < best.left:
             best = found
-        if 0 < gain < _SETTLED:
+        quiet = quiet + 1 if gain < _SETTLED else 0
+        if quiet == _QUIET:
             break
     if best.left >= whole:
         raise ValueError("no edit brings the region nearer to the reference")
-    return Matched(best.c_Q, 1 - best.left / whole, linear, gain, 0 < gain < _SETTLED)
+    return Matched(best.c_Q, 1 - best.left / whole, linear, gain, quiet == _QUIET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,25 @@
+"""From the sections `invert` and `edit` to the sampler of a run."""
+
+from __future__ import annotations
+
+from lib.bdia import BdiaSampler
+from lib.ddim_sampler import DdimSampler
+from lib.ddpm_inversion import DdpmSampler
+from lib.edict import EdictSampler
+from lib.eta import EtaSchedule
+from lib.sampler import Sampler
+from pipelines.config import RunConfig
+
+
+def build_sampler(config: RunConfig) -> Sampler:
+    """The way up and down that the config asks for."""
+    invert = config.invert
+    match invert.method:
+        case "ddim":
+            return DdimSampler(invert.refinements, config.edit.boost_below)
+        case "edict":
+            return EdictSampler(invert.mixing)
+        case "bdia":
+            return BdiaSampler(invert.gamma)
+        case "ddpm":
+            return DdpmSampler(EtaSchedule(invert.eta_points))
