@@ -8,6 +8,8 @@ Shape suffixes: B batch, C colours, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,19 @@ class ImageProcessor:
     def setting(self, name: str) -> object:
         """A key of its configuration; None where it has none of that name."""
         return self._processor.to_dict().get(name)
+
+    def semantic_labels(self, answer: object, sizes: Sequence[tuple[int, ...]]) -> Tensor:
+        """labels_BHW int64 on the CPU: the class at every pixel of images of `sizes`, of the
+        answer of a segmenter; raises ModelProblem where the processor cannot tell.
+        """
+        decode = getattr(self._processor, "post_process_semantic_segmentation", None)
+        if decode is None:
+            raise ModelProblem(
+                f"{type(self._processor).__name__}: expected a processor of a semantic segmenter,"
+                " which turns scores into classes"
+            )
+        maps = decode(answer, target_sizes=list(sizes))
+        return torch.stack([labels_HW.cpu() for labels_HW in maps])
 
     def __call__(self, image_BCHW: Tensor) -> Tensor:
         """pixels_BCHW float32 on the CPU, of RGB images in [-1, 1], which are rounded to 8 bits;

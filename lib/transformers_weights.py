@@ -37,7 +37,9 @@ def load_weights(architecture: Any, found: TransformersFolder, what: str, **opti
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError,
+    ) as error:  # fmt: skip
         raise ModelProblem(
             f"{found.folder}: expected {what} with whole weights that fit its config.json, got:"
             f" {brief(error)}"

@@ -161,6 +161,8 @@ def _forms(kind: Any) -> str:
             words.append("a number" + _between(each))
         elif get_origin(plain) is tuple:
             words.append("a list of lists" if get_origin(get_args(plain)[0]) else "a list")
+        elif get_origin(plain) is dict:
+            words.append("keys and values")
         elif plain is str:
             words.append("text")
     return " or ".join(words)

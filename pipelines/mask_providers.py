@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import assert_never
 
-from lib.masks.class_names import numbers_of, parts_of
-from lib.masks.label_maps import LabelMapMasks
-from lib.masks.mask_files import Boxes, MaskFiles
 from lib.masks.mask_generation import GeneratedMasks, Place
-from lib.masks.part_files import PartFileMasks
 from lib.masks.provider import MaskProvider
 from lib.masks.semantic import SemanticMasks
 from lib.problems import ConfigProblem
 from lib.transformers_folder import open_mask_generator, open_segmenter
 from pipelines.config import RunConfig
 from pipelines.engine import Engine
+from pipelines.file_masks import own_masks, shared_files
 from pipelines.mask_models import semantic_numbers
 from pipelines.segment_config import (
     Automatic,
-    Box,
     Classes,
     LabelMap,
-    MaskFile,
     MaskGeneration,
     PartFiles,
     Prompt,
@@ -59,13 +54,8 @@ def build_providers(
     config: RunConfig, engine: Engine, regions: dict[str, Source]
 ) -> list[MaskProvider]:
     """Those that `regions` come from: side files and boxes first, then by the config's order."""
-    found: list[MaskProvider] = []
-    files = {n: s.file for n, s in regions.items() if isinstance(s, MaskFile)}
-    boxes = {n: s.box for n, s in regions.items() if isinstance(s, Box)}
-    if files:
-        found.append(MaskFiles(files, max_pixels=config.input.max_pixels))
-    if boxes:
-        found.append(Boxes(boxes, size=engine.denoiser.image_size))
+    size, max_pixels = engine.denoiser.image_size, config.input.max_pixels
+    found = own_masks(regions, size=size, max_pixels=max_pixels)
     for name, provider in config.segment.providers.items():
         classes = {
             n: s for n, s in regions.items() if isinstance(s, Classes) and s.provider == name
@@ -85,15 +75,9 @@ def _of_classes(
     config: RunConfig,
     engine: Engine,
 ) -> MaskProvider:
-    max_pixels = config.input.max_pixels
     match provider:
-        case PartFiles():
-            files = {n: _part_files(provider, s.labels) for n, s in regions.items()}
-            return PartFileMasks(files, all_files=provider.files, max_pixels=max_pixels)
-        case LabelMap():
-            names, unite = provider.names, provider.unite
-            numbers = {n: numbers_of(s.labels, names, unite=unite) for n, s in regions.items()}
-            return LabelMapMasks(numbers, file=provider.file, names=names, max_pixels=max_pixels)
+        case PartFiles() | LabelMap():
+            return shared_files(provider, regions, max_pixels=config.input.max_pixels)
         case Semantic():
             numbers = semantic_numbers(provider, name, regions)
             return SemanticMasks(open_segmenter(provider.model), numbers, engine.denoiser.device)
@@ -114,10 +98,3 @@ def _of_places(
         n: Place(s.points, () if s.within is None else (s.within,)) for n, s in regions.items()
     }
     return GeneratedMasks(open_mask_generator(provider.model), places, engine.denoiser.device)
-
-
-def _part_files(provider: PartFiles, labels: Iterable[int | str]) -> list[str]:
-    """Side files of all parts that the labels stand for."""
-    meant = [str(label) for label in labels]
-    parts = {p for label in meant for p in parts_of(label, provider.parts, unite=provider.unite)}
-    return [provider.pattern.format(part) for part in provider.parts if part in parts]

@@ -88,7 +88,7 @@ class LabelMap(Section):
     kind: Literal["label_map"]
     file: Extension
     """The side file's extension, such as `labels.png`."""
-    classes: Literal["celebamask_hq", "bisenet"] | dict[Name, Annotated[int, Field(ge=0)]]
+    classes: Literal["celebamask_hq", "bisenet"] | dict[str, Annotated[int, Field(ge=0)]]
     """A published order of face parts, or name to number for every value in the files."""
     unite: bool = True
     """Left and right, and mouth and lips, also under one name."""

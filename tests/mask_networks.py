@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
     SamConfig,
     SamMaskDecoderConfig,
     SamModel,
@@ -14,6 +16,10 @@ from transformers import (
     SamVisionConfig,
     SegformerConfig,
     SegformerForSemanticSegmentation,
+    SwinConfig,
+)
+from transformers.models.mask2former.image_processing_pil_mask2former import (
+    Mask2FormerImageProcessorPil,
 )
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
@@ -38,6 +44,28 @@ def segformer(folder: Path, names: Sequence[str], side: int = 64) -> Path:
     torch.nn.init.normal_(model.decode_head.classifier.weight, std=1.0)
     model.save_pretrained(folder)
     SegformerImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder
+
+
+def mask2former(folder: Path, names: Sequence[str], side: int = 64) -> Path:
+    """A Mask2Former of a few queries on a Swin backbone."""
+    torch.manual_seed(0)
+    backbone = SwinConfig(
+        image_size=side, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    model = Mask2FormerForUniversalSegmentation(
+        Mask2FormerConfig(
+            backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
+            encoder_feedforward_dim=32, dim_feedforward=32, encoder_layers=1, decoder_layers=2,
+            num_attention_heads=2, num_queries=6, id2label=dict(enumerate(names)),
+        )
+    )  # fmt: skip
+    for value in model.parameters():
+        if value.ndim > 1:
+            torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    Mask2FormerImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
     return folder
 
 

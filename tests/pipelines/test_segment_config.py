@@ -124,7 +124,8 @@ def test_a_region_that_its_provider_cannot_give_is_refused(
         ("{kind: part_files, pattern: mask.png}", "segment.providers.it.pattern: got"),
         (
             "{kind: label_map, file: l.png, classes: celeba}",
-            'segment.providers.it.classes: got "celeba", expected celebamask_hq or bisenet',
+            'segment.providers.it.classes: got "celeba", expected celebamask_hq or bisenet or'
+            " keys and values",
         ),
         (
             "{kind: label_map, file: l.png, classes: {nose: 2, hair: 17}}",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.image_files import ImageError
 from lib.images import decode
 from lib.masks.mask_files import Boxes, MaskFiles
 from lib.records import Failure, Inverted, Sample, Segmented
@@ -144,3 +145,23 @@ def test_a_sample_with_one_bad_region_of_two_fails_once(framed: Any, shards: Any
     )
     assert not found
     assert len(failures) == 1
+
+
+def test_providers_are_asked_in_batches_cut_by_position_and_gaps_move_nobody(framed: Any) -> None:
+    asked: list[list[int]] = []
+
+    def provider(samples: Any) -> list[Any]:
+        asked.append([sample.index for sample in samples])
+        return [
+            ImageError("not_finite", "NaN") if sample.index == 5 else {"all": torch.ones(16, 16)}
+            for sample in samples
+        ]
+
+    stage = Segmenter(["all"], [provider], batch_size=4, dilation=0.0, min_area=0.0, max_area=1.0)
+    latent = plain_latent(torch.zeros(3, 16, 16))
+    inverted = [Inverted(framed(index), latent, {}) for index in (0, 1, 3, 4, 5, 7, 9)]
+    failures: list[Failure] = []
+    found = list(stage(inverted, failures.append))
+    assert asked == [[0, 1, 3], [4, 5, 7], [9]]
+    assert [f.inverted.sample.index for f in found] == [0, 1, 3, 4, 7, 9]
+    assert [(f.index, f.kind) for f in failures] == [(5, "not_finite")]

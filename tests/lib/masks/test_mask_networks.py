@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import (
     AutoImageProcessor,
     AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
     SamModel,
     SamProcessor,
     SegformerForSemanticSegmentation,
@@ -43,6 +44,11 @@ def parser(mask_networks: ModuleType, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
+def universal(mask_networks: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(mask_networks.mask2former(tmp_path_factory.mktemp("universal") / "net", NAMES))
+
+
+@pytest.fixture(scope="module")
 def sam(mask_networks: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(mask_networks.sam(tmp_path_factory.mktemp("sam") / "sam"))
 
@@ -54,7 +60,7 @@ def pictures(samples: list[Sample]) -> list[Image.Image]:
     ]
 
 
-def test_the_masks_of_a_parser_are_those_of_its_own_post_processing(
+def test_the_masks_of_a_parser_are_the_largest_of_its_scaled_logits(
     parser: Path, sample: Any
 ) -> None:
     samples = [sample(k, size=48) for k in range(3)]
@@ -63,14 +69,36 @@ def test_the_masks_of_a_parser_are_those_of_its_own_post_processing(
     processor = AutoImageProcessor.from_pretrained(parser, backend="pil")
     model = AutoModelForSemanticSegmentation.from_pretrained(parser).eval()
     with torch.no_grad():
-        outputs = model(**processor(images=pictures(samples), return_tensors="pt"))
-    maps = processor.post_process_semantic_segmentation(outputs, target_sizes=[(48, 48)] * 3)
-    for masks, labels_HW in zip(found, maps, strict=True):
+        logits = model(**processor(images=pictures(samples), return_tensors="pt")).logits
+    scaled = torch.nn.functional.interpolate(logits, (48, 48), mode="bilinear")
+    check(found, regions, scaled.argmax(1))
+
+
+def test_the_masks_of_a_universal_segmenter_are_the_likeliest_class_of_its_queries(
+    universal: Path, sample: Any
+) -> None:
+    samples = [sample(k, size=48) for k in range(3)]
+    regions = {"eyes": (2, 3), "skin": (1,), "rest": (0, 4, 5)}
+    found = SemanticMasks(open_segmenter(str(universal)), regions, CPU)(samples)
+    processor = AutoImageProcessor.from_pretrained(universal, backend="pil")
+    model = AutoModelForUniversalSegmentation.from_pretrained(universal).eval()
+    with torch.no_grad():
+        answer = model(**processor(images=pictures(samples), return_tensors="pt"))
+    masks = torch.nn.functional.interpolate(
+        answer.masks_queries_logits, (384, 384), mode="bilinear"
+    ).sigmoid()
+    classes = answer.class_queries_logits.softmax(-1)[..., :-1]
+    scores = torch.einsum("bqk, bqyx -> bkyx", classes, masks)
+    scaled = torch.nn.functional.interpolate(scores, (48, 48), mode="bilinear")
+    check(found, regions, scaled.argmax(1))
+
+
+def check(found: Any, regions: dict[str, tuple[int, ...]], labels_BHW: torch.Tensor) -> None:
+    assert len(torch.unique(labels_BHW)) > 1, "it must tell something apart for this test"
+    for masks, labels_HW in zip(found, labels_BHW, strict=True):
         assert not isinstance(masks, ImageError)
         for region, numbers in regions.items():
-            expected_HW = np.isin(labels_HW.numpy(), numbers)
-            np.testing.assert_array_equal(masks[region].numpy(), expected_HW)
-    assert len(np.unique(maps[0])) > 2, "the parser must tell something apart for this test"
+            np.testing.assert_array_equal(masks[region].numpy(), np.isin(labels_HW, numbers))
 
 
 def test_the_masks_of_sam_are_those_of_its_own_processor(sam: Path, sample: Any) -> None:
