@@ -140,7 +140,7 @@ def show(
     ] = True,
 ) -> None:
     """Write the HTML report of a run and print where it is."""
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     path = write_report(run_folder)
     typer.echo(path)

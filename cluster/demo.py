@@ -61,7 +61,7 @@ def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) 
     # Ray's own cluster, even where RAY_ADDRESS names one: the demo is of this machine.
     outcome = run(config, address="local" if engine == "ray" else None, console=console)
     if outcome.exit_code == 0:
-        from pipelines.report import write_report
+        from pipelines.report.page import write_report
 
         report = write_report(folder)
         lines = (

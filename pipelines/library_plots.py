@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from pipelines.report_plots import MAX_LINES, Scheme, svg
+from pipelines.library_svg import MAX_LINES, Scheme, svg
 
 Row = Mapping[str, Any]
 

@@ -48,11 +48,21 @@ def size(value: int) -> str:
     return f"{amount:,.3g} {_UNITS[-1]}"
 
 
+def duration(seconds: float) -> str:
+    """8.3 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{three(seconds)} s"
+    if seconds < 90 * 60:
+        return f"{three(seconds / 60)} min"
+    return f"{three(seconds / 3600)} h"
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "count": count,
     "three": three,
     "signed": signed,
     "percent": percent,
     "size": size,
+    "duration": duration,
 }
 """Name in the template -> function."""

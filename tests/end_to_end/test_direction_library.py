@@ -32,7 +32,7 @@ from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.library_stages import LearningStages, build_learning_stages
 from pipelines.reading import SampleReader
-from pipelines.report import write_report
+from pipelines.report.page import write_report
 
 SHARDS, PICTURES, BAD = 3, 4, (1, 2)
 """Sample 2 of shard 1 is no image."""

@@ -16,7 +16,7 @@ from lib.direction_table import from_table, to_table
 from lib.library_files import library_files
 from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
-from pipelines.report import write_report
+from pipelines.report.page import write_report
 
 
 @pytest.fixture(scope="module")

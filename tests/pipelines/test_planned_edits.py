@@ -19,7 +19,7 @@ from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import Plan, make_plan
-from pipelines.report import write_report
+from pipelines.report.page import write_report
 
 PICTURES = 5
 HALVES = {"left": {"box": [0, 0, 0.5, 1]}, "right": {"box": [0.5, 0, 1, 1]}}

@@ -20,7 +20,7 @@ from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan
-from pipelines.report import write_report
+from pipelines.report.page import write_report
 
 PICTURES = 4
 NONE = {"method": "none"}

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from lib import storage
 from lib.run_folder import RunFolder
 from lib.store_backends import PlainErrors, backend
-from pipelines.report_numbers import spread
+from pipelines.report.numbers import spread
 
 MAX_FILES = 64
 """Directions files that are opened; the vectors in them are not read."""
 
+_LEFT_OUT = ("vector", "timesteps", "window", "parents", "parameters")
 _COLUMNS = ("region", "rank", "singular_value", "gap", "converged", "jvp_count", "vjp_count")
 
 
@@ -42,8 +43,8 @@ class DirectionGroup:
 
 def read_directions(
     folder: RunFolder, names: Sequence[str]
-) -> tuple[list[DirectionGroup], int, list[str]]:
-    """(groups by region and rank, files read, what could not be read), from files under
+) -> tuple[pa.Table | None, int, list[str]]:
+    """(directions without their vectors, files read, what could not be read), from files under
     directions/.
     """
     notices = []
@@ -56,19 +57,28 @@ def read_directions(
                 f"directions/{name} cannot be read, so its directions are not counted:"
                 f" {storage.redact(str(error))}"
             )
+    whole = pa.concat_tables(tables, promote_options="default") if tables else None
+    return whole, len(tables), notices
+
+
+def direction_groups(found: pa.Table | None) -> list[DirectionGroup]:
+    """The directions by region and rank."""
     rows: defaultdict[tuple[str, int], list[tuple[float, ...]]] = defaultdict(list)
-    for table in tables:
-        columns = [table[name].to_pylist() for name in _COLUMNS]
-        for region, rank, *values in zip(*columns, strict=True):
-            rows[region, rank].append(tuple(math.nan if v is None else float(v) for v in values))
-    return [_group(*key, rows[key]) for key in sorted(rows)], len(tables), notices
+    columns = [found[name].to_pylist() for name in _COLUMNS] if found is not None else []
+    for region, rank, *values in zip(*columns, strict=True):
+        rows[region, rank].append(tuple(math.nan if v is None else float(v) for v in values))
+    return [_group(*key, rows[key]) for key in sorted(rows)]
 
 
 def _read_columns(url: str) -> pa.Table:
     with PlainErrors(url):
         fs, path = backend(url)
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=list(_COLUMNS), use_threads=False)
+            names = [name for name in parquet.schema_arrow.names if name not in _LEFT_OUT]
+            missing = set(_COLUMNS) - set(names)
+            if missing:
+                raise KeyError(f"expected the columns {sorted(missing)}")
+            return parquet.read(columns=names, use_threads=False).replace_schema_metadata(None)
 
 
 def _group(region: str, rank: int, rows: list[tuple[float, ...]]) -> DirectionGroup:

@@ -14,7 +14,9 @@ from lib.images import Geometry, decode, decode_mask
 from lib.run_folder import RunFolder
 from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
 from pipelines.config import RunConfig
-from pipelines.report_pictures import Pictures, Sample, Sides, resized, resized_mask
+from pipelines.contact_sheets import Mask
+from pipelines.report.pictures import Pictures, Sides, resized, resized_mask
+from pipelines.report.samples import Sample
 from pipelines.segment_config import Box, MaskFile
 from pipelines.side_files import side_files
 
@@ -31,50 +33,53 @@ _GEOMETRY = {
 }
 
 
-def add_originals(
-    folder: RunFolder,
-    config: RunConfig | None,
-    samples: Iterable[Sample],
-    sides: Sides,
-    pictures: Pictures,
-) -> None:
-    """Add to `pictures` the originals and masks that it lacks; what cannot be had becomes a
+class OriginalsReader:
+    """Adds the originals and masks that are not stored with the edits; what cannot be had becomes a
     notice.
     """
-    lacking: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if (sample.shard, sample.index) not in pictures.originals:
-            lacking.setdefault(sample.shard, []).append(sample)
-    if not lacking:
-        return
-    if config is None:
-        pictures.notices.append(
-            "This run stores no originals, and without its run.json they cannot be read again"
-            " from the input shards: only the edits are shown."
-        )
-        return
-    try:
-        urls = folder.inputs()
-    except (OSError, ValueError) as error:
-        urls = {}
-        pictures.notices.append(f"inputs.json cannot be read: {storage.redact(str(error))}")
-    for shard, found in lacking.items():
+
+    def __init__(self, folder: RunFolder, config: RunConfig | None) -> None:
+        self._config = config
+        self._urls: Mapping[str, str] = {}
+        self.notices: list[str] = []
         try:
-            raw = _input_samples(urls, found[0])
-        except (OSError, ValueError, ImportError) as error:
-            pictures.notices.append(
-                f"Originals of shard {shard} are not stored in the run and cannot be read from its"
-                f" input: {storage.redact(str(error))}"
+            self._urls = folder.inputs()
+        except (OSError, ValueError) as error:
+            self.notices.append(f"inputs.json cannot be read: {storage.redact(str(error))}")
+
+    def add(self, samples: Iterable[Sample], sides: Sides, pictures: Pictures) -> None:
+        """Add to `pictures` the originals and masks that it lacks."""
+        lacking: dict[str, list[Sample]] = {}
+        for sample in samples:
+            if (sample.shard, sample.index) not in pictures.originals:
+                lacking.setdefault(sample.shard, []).append(sample)
+        if not lacking:
+            return
+        if self._config is None:
+            sentence = (
+                "This run stores no originals, and without its run.json they cannot be read again"
+                " from the input shards: only the edits are shown."
             )
-            continue
-        for sample in found:
+            if sentence not in self.notices:
+                self.notices.append(sentence)
+            return
+        for shard, found in lacking.items():
             try:
-                _add(config, sample, raw[sample.index], sides, pictures)
-            except (ImageError, SampleError, KeyError) as error:
-                pictures.notices.append(
-                    f"The original of sample {sample.index} of shard {shard} cannot be shown:"
-                    f" {error}"
+                raw = _input_samples(self._urls, found[0])
+            except (OSError, ValueError, ImportError) as error:
+                self.notices.append(
+                    f"Originals of shard {shard} are not stored in the run and cannot be read from"
+                    f" its input: {storage.redact(str(error))}"
                 )
+                continue
+            for sample in found:
+                try:
+                    _add(self._config, sample, raw[sample.index], sides, pictures)
+                except (ImageError, SampleError, KeyError) as error:
+                    self.notices.append(
+                        f"The original of sample {sample.index} of shard {shard} cannot be shown:"
+                        f" {error}"
+                    )
 
 
 def _input_samples(urls: Mapping[str, str], sample: Sample) -> dict[int, RawSample]:
@@ -105,19 +110,21 @@ def _add(
         Image.fromarray(pixels_HWC), sides.shown
     )
     for name, source in regions.items():
+        place = (sample.shard, sample.index, name)
         if isinstance(source, Box):
-            left, top, right, bottom = (edge * sides.shown for edge in source.box)
-            place = np.arange(sides.shown) + 0.5
-            inside_HW = ((place >= top) & (place < bottom))[:, None] & (
-                (place >= left) & (place < right)
-            )
-            pictures.masks[sample.shard, sample.index, name] = inside_HW
+            pictures.masks[place] = _inside(source, sides.shown)
         elif isinstance(source, MaskFile) and source.file in raw.files:
             coverage_HW = decode_mask(
                 raw.files[source.file], geometry=geometry, max_pixels=config.input.max_pixels
             )
             grey = Image.fromarray((coverage_HW * 255).round().astype(np.uint8))
-            pictures.masks[sample.shard, sample.index, name] = resized_mask(grey, sides.shown)
+            pictures.masks[place] = resized_mask(grey, sides.shown)
+
+
+def _inside(source: Box, side: int) -> Mask:
+    left, top, right, bottom = (edge * side for edge in source.box)
+    place = np.arange(side) + 0.5
+    return ((place >= top) & (place < bottom))[:, None] & ((place >= left) & (place < right))
 
 
 def _check_geometry(sample: Sample, geometry: Geometry) -> None:

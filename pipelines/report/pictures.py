@@ -1,4 +1,4 @@
-"""Which samples the report shows, and their pictures out of the tars under images/.
+"""Pictures out of the tars under images/.
 
 A tar is read from its start only as far as the wanted members lie; one that is missing or damaged
 becomes a notice.
@@ -7,51 +7,24 @@ becomes a notice.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lib import storage
-from lib.commit_record import CommitDamageError, read_commit_rows
 from lib.image_files import ImageError, open_image
 from lib.run_folder import RunFolder
 from lib.store_backends import PlainErrors, backend
 from pipelines.contact_sheets import Mask, Pixels
-from pipelines.report_numbers import spread
-from pipelines.report_shard import GroupKey, group_key
+from pipelines.report.samples import Sample
 
 MAX_SIDE = 256
 """Larger pictures are reduced to this side."""
 
 _MAX_MEMBER_BYTES = 64 * 2**20
 _MAX_PIXELS = 64_000_000
-_ROW_COLUMNS = (
-    "index", "key", "member", "sha256", "region", "rank", "direction", "strength",
-    "added_directions", "added_regions", "added_ranks", "added_strengths", "noise", "in_change",
-    "out_change", "roir", "psnr", "source_width", "source_height", "crop_left", "crop_top",
-    "crop_width", "crop_height",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A sample to show: the rows of its edits as the commit has them, by column name."""
-
-    shard: str
-    index: int
-    key: str
-    tar: str
-    own: bool
-    """Whether its directions are its own, not a library's."""
-    input_sha256: str
-    rows: tuple[Mapping[str, Any], ...]
-
-    def group(self, row: Mapping[str, Any]) -> GroupKey:
-        """The group that one of `rows` counts in."""
-        return group_key(row, own=self.own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +38,7 @@ class Sides:
 
 @dataclass(slots=True)
 class Pictures:
-    """Decoded pictures, at most MAX_SIDE pixels wide; what could not be had is absent."""
+    """Decoded pictures of one tar; what could not be had is absent."""
 
     edited: dict[tuple[str, str], Pixels]
     """(shard, member) -> (H, W, 3)."""
@@ -76,26 +49,7 @@ class Pictures:
     notices: list[str]
 
 
-def choose_samples(
-    folder: RunFolder, shards: Sequence[str], count: int
-) -> tuple[list[Sample], list[str]]:
-    """At most `count` samples with edits, taking turns between evenly spaced shards, from the front
-    of each; and what could not be read.
-    """
-    columns: list[list[Sample]] = []
-    notices = []
-    for shard in spread(shards, count):
-        try:
-            columns.append(_samples(folder, shard, count))
-        except (CommitDamageError, OSError) as error:
-            notices.append(storage.redact(str(error)))
-    turns = [
-        column[turn] for turn in range(count) for column in columns if turn < len(column)
-    ]  # fmt: skip
-    return sorted(turns[:count], key=lambda sample: (sample.shard, sample.index)), notices
-
-
-def picture_sides(folder: RunFolder, samples: Sequence[Sample]) -> tuple[Sides | None, list[str]]:
+def picture_sides(folder: RunFolder, samples: Collection[Sample]) -> tuple[Sides | None, list[str]]:
     """The sides of the run's pictures, from the first that can be read, and what could not be read
     before it.
     """
@@ -117,71 +71,26 @@ def picture_sides(folder: RunFolder, samples: Sequence[Sample]) -> tuple[Sides |
 
 
 def load_pictures(
-    folder: RunFolder, samples: Iterable[Sample], shown: Collection[GroupKey], sides: Sides
-) -> Pictures:
-    """The pictures of `samples` in the groups `shown`, with the original and masks stored beside
-    them, brought to `side` x `side`.
-    """
-    pictures = Pictures({}, {}, {}, [])
-    by_tar: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_tar.setdefault(sample.tar, []).append(sample)
-    for tar, members in by_tar.items():
-        _load_tar(folder, tar, members, shown, sides, pictures)
-    return pictures
-
-
-def resized(image: Image.Image, side: int) -> Pixels:
-    """`image` as RGB pixels of `side` x `side`."""
-    rgb = image.convert("RGB")
-    if rgb.size != (side, side):
-        rgb = rgb.resize((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(rgb, dtype=np.uint8)
-
-
-def resized_mask(coverage: Image.Image, side: int) -> Mask:
-    """Where a grey image of `side` x `side` covers half and more."""
-    if coverage.size != (side, side):
-        coverage = coverage.resize((side, side), Image.Resampling.BOX)
-    return np.asarray(np.asarray(coverage) >= 128)
-
-
-def _samples(folder: RunFolder, shard: str, count: int) -> list[Sample]:
-    record, table = read_commit_rows(folder.commit_url(shard))
-    rows: dict[int, list[Mapping[str, Any]]] = {}
-    for row in table.select(list(_ROW_COLUMNS)).to_batches(max_chunksize=1024):
-        for values in row.to_pylist():
-            if values["index"] not in rows and len(rows) == count:
-                break
-            rows.setdefault(values["index"], []).append(values)
-    return [
-        Sample(
-            shard, index, found[0]["key"], record.image, record.own_directions,
-            record.input_sha256, tuple(found),
-        )
-        for index, found in rows.items()
-    ]  # fmt: skip
-
-
-def _load_tar(
     folder: RunFolder,
     tar: str,
-    samples: list[Sample],
-    shown: Collection[GroupKey],
-    sides: Sides,
-    pictures: Pictures,
-) -> None:
+    wanted: Iterable[tuple[Sample, Collection[int]]],
+    side: int,
+    *,
+    pairs: bool,
+) -> Pictures:
+    """The edits of each sample at the wanted positions of its rows, all of the tar `tar`, brought
+    to `side` x `side`; with `pairs` the original and masks that are stored beside them, too.
+    """
+    pictures = Pictures({}, {}, {}, [])
     edited: dict[tuple[str, str], str] = {}
     originals: dict[tuple[str, int], str] = {}
     masks: dict[tuple[str, int, str], str] = {}
-    for sample in samples:
-        for row in sample.rows:
-            if sample.group(row) not in shown:
-                continue
+    for sample, places in wanted:
+        for row in (sample.rows[place] for place in places):
             member = row["member"]
             edited[sample.shard, member] = member
             stem, paired, extension = member.rpartition(".edited.")
-            if paired:  # every edit repeats the original: the first will do
+            if paired and pairs:  # every edit repeats the original: the first will do
                 original = f"{stem}.original.{extension}"
                 originals.setdefault((sample.shard, sample.index), original)
                 place = (sample.shard, sample.index, row["region"])
@@ -208,13 +117,39 @@ def _load_tar(
 
     for edit, name in edited.items():
         if (image := decoded(name)) is not None:
-            pictures.edited[edit] = resized(image, sides.shown)
+            pictures.edited[edit] = resized(image, side)
     for identity, name in originals.items():
         if (image := decoded(name)) is not None:
-            pictures.originals[identity] = resized(image, sides.shown)
+            pictures.originals[identity] = resized(image, side)
     for place, name in masks.items():
         if (image := decoded(name)) is not None:
-            pictures.masks[place] = resized_mask(image.convert("L"), sides.shown)
+            pictures.masks[place] = resized_mask(image.convert("L"), side)
+    return pictures
+
+
+def resized(image: Image.Image, side: int) -> Pixels:
+    """`image` as RGB pixels of `side` x `side`."""
+    rgb = image.convert("RGB")
+    if rgb.size != (side, side):
+        rgb = rgb.resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+def resized_mask(coverage: Image.Image, side: int) -> Mask:
+    """Where a grey image of `side` x `side` covers half and more."""
+    if coverage.size != (side, side):
+        coverage = coverage.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(np.asarray(coverage) >= 128)
+
+
+def region_mask(pictures: Pictures, sample: Sample, region: str) -> Mask | None:
+    """The region's mask; of several joined by + the union of theirs, None where one is lacking."""
+    whole = pictures.masks.get((sample.shard, sample.index, region))
+    if whole is not None or "+" not in region:
+        return whole
+    parts = [pictures.masks.get((sample.shard, sample.index, part)) for part in region.split("+")]
+    known = [part_HW for part_HW in parts if part_HW is not None]
+    return np.logical_or.reduce(known) if len(known) == len(parts) else None
 
 
 def _read_tar(url: str, names: Collection[str], label: str) -> tuple[dict[str, bytes], str | None]:

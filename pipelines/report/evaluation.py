@@ -1,0 +1,156 @@
+"""What `deltah evaluate` left in a run: figures with intervals, the disentanglement matrix,
+distances between sets of images, and plots.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from lib import parquet, storage
+from lib.run_folder import RunFolder
+
+_MAX_SCOPES = 8
+_MAX_EDITS, _MAX_ATTRIBUTES = 40, 40
+_MAX_PLOTS = 40
+_PICTURES = (".svg", ".png")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows by columns of figures; None where one was not measured."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Figure | None, ...], ...]
+    units: Mapping[str, str]
+    """Row -> unit, where there is one."""
+    left_out: int
+    """Columns or rows beyond what is shown."""
+
+    @property
+    def strongest(self) -> float:
+        """The largest absolute value, at least a tiny one."""
+        values = [abs(cell.value) for line in self.cells for cell in line if cell is not None]
+        return max([value for value in values if math.isfinite(value)], default=1.0) or 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All of it; what is not there is None or empty."""
+
+    figures: Matrix | None
+    disentanglement: Matrix | None
+    spread: tuple[tuple[str, str], ...]
+    """Name -> number or text, as spread.json has it."""
+    plots: tuple[str, ...]
+    """Files relative to the page."""
+
+    @property
+    def there(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.figures or self.disentanglement or self.spread or self.plots)
+
+
+def read_evaluation(folder: RunFolder) -> tuple[Evaluation, list[str]]:
+    """What lies under evaluation/, and what of it could not be read."""
+    notices: list[str] = []
+    figures = _table(folder, "figures.parquet", notices)
+    effects = _table(folder, "disentanglement.parquet", notices)
+    names = storage.list_names(folder.url("evaluation", "plots"))
+    plots = [f"../evaluation/plots/{name}" for name in sorted(names) if name.endswith(_PICTURES)]
+    stems = {name.rpartition(".")[0] for name in plots if name.endswith(".svg")}
+    plots = [name for name in plots if name.endswith(".svg") or name[:-4] not in stems]
+    return (
+        Evaluation(
+            figures=_matrix(figures, "metric", "scope", "value", _MAX_SCOPES, notices),
+            disentanglement=_matrix(
+                effects, "edit", "attribute", "effect", _MAX_ATTRIBUTES, notices
+            ),
+            spread=_spread(folder, notices),
+            plots=tuple(plots[:_MAX_PLOTS]),
+        ),
+        notices,
+    )
+
+
+def _table(folder: RunFolder, name: str, notices: list[str]) -> pa.Table | None:
+    url = folder.url("evaluation", name)
+    try:
+        return parquet.decode(storage.read_bytes(url), url)
+    except FileNotFoundError:
+        return None
+    except (parquet.ParquetError, OSError) as error:
+        notices.append(f"evaluation/{name} cannot be read: {storage.redact(str(error))}")
+        return None
+
+
+def _matrix(
+    table: pa.Table | None, down: str, across: str, value: str, most: int, notices: list[str]
+) -> Matrix | None:
+    if table is None or not table.num_rows:
+        return None
+    try:
+        found = table.select([down, across, value, "low", "high"]).to_pylist()
+    except KeyError as error:
+        notices.append(f"evaluation/: a table is not as this release writes it: {error}")
+        return None
+    rows = tuple(dict.fromkeys(str(row[down]) for row in found))
+    columns = tuple(dict.fromkeys(str(row[across]) for row in found))
+    units = {}
+    if "unit" in table.column_names:
+        pairs = zip(table[down].to_pylist(), table["unit"].to_pylist(), strict=True)
+        units = {str(name): str(unit) for name, unit in pairs if unit}
+    cells = {
+        (str(row[down]), str(row[across])): Figure(
+            *(_number(row[n]) for n in (value, "low", "high"))
+        )
+        for row in found
+    }
+    shown = columns[:most]
+    listed = rows[:_MAX_EDITS] if down == "edit" else rows
+    return Matrix(
+        rows=listed,
+        columns=shown,
+        cells=tuple(tuple(cells.get((row, column)) for column in shown) for row in listed),
+        units=units,
+        left_out=len(columns) - len(shown) + len(rows) - len(listed),
+    )
+
+
+def _spread(folder: RunFolder, notices: list[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        found = json.loads(storage.read_bytes(folder.url("evaluation", "spread.json")))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        notices.append(f"evaluation/spread.json cannot be read: {storage.redact(str(error))}")
+        return ()
+    return tuple(_flat("", found))
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [
+            pair for key, item in value.items() for pair in _flat(f"{prefix} {key}".strip(), item)
+        ]
+    text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return [(prefix, text.strip('"'))]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,116 @@
+"""Which edits of a run are compared with each other: those of one region, direction and strength,
+in all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.number_texts import signed
+
+Ints = npt.NDArray[np.int64]
+_ADDED = ("regions", "ranks", "directions", "strengths")
+ADDED_COLUMNS = tuple(f"added_{what}" for what in _ADDED)
+GROUP_COLUMNS = ("region", "rank", "shared", "added", "noise", "strength")
+"""Columns of the report's table by which edits are grouped, in the order of GroupKey."""
+
+
+class GroupKey(NamedTuple):
+    """Edits that are compared with each other."""
+
+    region: str
+    rank: int
+    """-1: no direction (SDEdit)."""
+    direction: str
+    """"" where every sample has directions of its own, an id where all share a library's."""
+    added: str
+    """What is combined with the direction: `mouth 0 −0.1`; "": nothing."""
+    noise: int
+    """Of SDEdit: which of an image's noises; -1: none."""
+    strength: float
+
+    @property
+    def sheet(self) -> GroupKey:
+        """What all strengths have in common: the group at strength 0."""
+        return self._replace(strength=0.0)
+
+    @property
+    def title(self) -> str:
+        """Of its contact sheet, without the direction's id."""
+        if self.noise >= 0:
+            return f"SDEdit, noise {self.noise}"
+        if self.added:  # the region is that of all of them joined by +
+            return f"{self.region.split('+')[0]} {self.rank} with {self.added}"
+        return f"{self.region} {self.rank}"
+
+
+def group_key(row: Mapping[str, Any]) -> GroupKey:
+    """The group of a row that has GROUP_COLUMNS."""
+    return GroupKey(*(row[name] for name in GROUP_COLUMNS))
+
+
+def with_groups(rows: pa.Table, *, own: bool) -> pa.Table:
+    """`rows` of schemas.EDITS with the columns `shared` and `added` for the lists of what is
+    combined, -1 for null ranks and noises, and strengths in plain decimals.
+
+    `own`: every sample has directions of its own, so that their ids do not tell groups apart.
+    """
+    nothing = pa.array(np.zeros(rows.num_rows, np.int32), pa.int32())
+    blank = pa.DictionaryArray.from_arrays(nothing, pa.array([""]))
+    shared = blank if own else rows["direction"].fill_null("").dictionary_encode()
+    lists = [rows[name] for name in ADDED_COLUMNS]
+    combined = bool(rows.num_rows) and len(pc.list_flatten(lists[0])) > 0
+    added = pa.array(_added(lists, own=own), pa.string()).dictionary_encode() if combined else blank
+    rows = rows.drop_columns(list(ADDED_COLUMNS))
+    rows = rows.append_column("shared", shared).append_column("added", added)
+    for name in ("rank", "noise"):
+        rows = rows.set_column(
+            rows.column_names.index(name), name, rows[name].cast(pa.int32()).fill_null(-1)
+        )
+    plain = pa.array(rows["strength"].to_numpy().astype(np.float64).round(6))
+    return rows.set_column(rows.column_names.index("strength"), "strength", plain)
+
+
+def _added(lists: list[pa.ChunkedArray], *, own: bool) -> list[str]:
+    """What is combined with each row's direction, in words."""
+    return [
+        ", ".join(
+            f"{region} {rank} {'' if own else f'{direction} '}{signed(round(strength, 6))}"
+            for region, rank, direction, strength in zip(*row, strict=True)
+        )
+        for row in zip(*(each.to_pylist() for each in lists), strict=True)
+    ]
+
+
+def grouped(rows: pa.Table) -> tuple[list[GroupKey], Ints]:
+    """The groups of a table with GROUP_COLUMNS in ascending order, and the position of every row's
+    group among them.
+    """
+    if not rows.num_rows:
+        return [], np.zeros(0, np.int64)
+    first_G = np.zeros(1, np.int64)
+    group_N = np.zeros(rows.num_rows, np.int64)
+    for name in GROUP_COLUMNS:
+        code_N = codes(rows[name])
+        both_N = group_N * (code_N.max() + 1) + code_N
+        _, first_G, group_N = np.unique(both_N, return_index=True, return_inverse=True)
+    found = rows.select(GROUP_COLUMNS).take(pa.array(first_G)).to_pylist()
+    keys = [group_key(row) for row in found]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    place_G = np.empty(len(keys), np.int64)
+    place_G[order] = np.arange(len(keys))
+    return [keys[g] for g in order], place_G[group_N]
+
+
+def codes(column: pa.ChunkedArray) -> Ints:
+    """A number for every value, the same for equal ones."""
+    whole = column.combine_chunks()
+    if not pa.types.is_dictionary(whole.type):
+        whole = whole.dictionary_encode(null_encoding="encode")
+    return np.asarray(whole.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64) + 1

@@ -1,0 +1,146 @@
+"""What the files of a run say of the run as a whole: config, shards by state, where things lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lib import storage
+from lib.row_kinds import EDITS, of_config
+from lib.run_folder import Counts, RunConflict, RunFolder
+from lib.run_index import read_index
+from pipelines.config import RunConfig
+
+MAX_QUARANTINED = 100
+_MAX_FILES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The run as a whole; what cannot be read is in the notices."""
+
+    run: Mapping[str, Any] | None
+    """run.json."""
+    config: RunConfig | None
+    """None where it is that of another release."""
+    counts: Counts | None
+    """None where inputs.json does not say which shards there are."""
+    quarantined: Mapping[str, str]
+    """Shard -> reason."""
+    files: tuple[tuple[str, int, int], ...]
+    """(path in the run's folder, rows, bytes) of the manifest's first files."""
+    files_left_out: int
+    notices: tuple[str, ...]
+
+    @property
+    def edits_images(self) -> bool:
+        """Whether the run's pipeline edits images at all."""
+        config = None if self.run is None else self.run["config"]
+        return not isinstance(config, dict) or of_config(config).name == EDITS.name
+
+    @property
+    def model(self) -> str | None:
+        """The checkpoint that the config names."""
+        config = None if self.run is None else self.run["config"]
+        model = config.get("model") if isinstance(config, dict) else None
+        return model.get("checkpoint") if isinstance(model, dict) else None
+
+    @property
+    def config_yaml(self) -> str | None:
+        """The config as a person would write it."""
+        return None if self.run is None else _yaml(self.run["config"])
+
+
+def read_state(folder: RunFolder) -> RunState:
+    """Read run.json, inputs.json, the listings, quarantine records and the index."""
+    run, notices = _read_run(folder)
+    quarantined, unreadable = _quarantined(folder)
+    files, left_out = _manifest(folder)
+    return RunState(
+        run=run,
+        config=_config(run),
+        counts=_counts(folder),
+        quarantined=quarantined,
+        files=files,
+        files_left_out=left_out,
+        notices=(*notices, *unreadable),
+    )
+
+
+def _read_run(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        return {"config": {}, "versions": {}, "git_commit": None} | folder.read_run(), []
+    except FileNotFoundError:
+        return None, ["run.json is missing, so the config is not known."]
+    except (RunConflict, OSError) as error:
+        return None, [str(error)]
+
+
+def _config(run: Mapping[str, Any] | None) -> RunConfig | None:
+    try:
+        return None if run is None else RunConfig.model_validate(run["config"])
+    except ValidationError:
+        return None
+
+
+def _counts(folder: RunFolder) -> Counts | None:
+    try:
+        counts = folder.counts()
+    except (OSError, ValueError):
+        return None
+    return counts if counts.inputs else None
+
+
+def _quarantined(folder: RunFolder) -> tuple[dict[str, str], list[str]]:
+    """Shard -> reason, of the shards that no late worker committed after all; and what could not be
+    read.
+    """
+    reasons: dict[str, str] = {}
+    notices = []
+    for shard in sorted(folder.quarantined_names() - folder.committed()):
+        reasons[shard] = "its record cannot be read"
+        if len(reasons) > MAX_QUARANTINED:
+            continue
+        try:
+            reasons[shard] = str(
+                json.loads(storage.read_bytes(folder.quarantine_url(shard)))["reason"]
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            notices.append(f"quarantine/{shard}.json cannot be read: {storage.redact(str(error))}")
+    return reasons, notices
+
+
+def _manifest(folder: RunFolder) -> tuple[tuple[tuple[str, int, int], ...], int]:
+    """The files that the index names; nothing before the first finalize, or of another release
+    (the notices of what was learned say so).
+    """
+    try:
+        index = read_index(folder)
+    except (OSError, ValueError):
+        return (), 0
+    if index is None:
+        return (), 0
+    found = [
+        (f"{part}/{file['name']}", file["rows"], file["bytes"])
+        for part, files in (("manifest", index["manifest"]), ("merged", index["merged"]))
+        for file in files
+    ]
+    return tuple(found[:_MAX_FILES]), max(0, len(found) - _MAX_FILES)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style with lists on one line, as a person writes a config."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True)
+)
+
+
+def _yaml(config: Any) -> str:
+    return str(yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=88))

@@ -1,0 +1,107 @@
+"""The tables that can be sorted and searched on the page: every edit, and directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.report.cards import Card
+from pipelines.report.chunks import Column, table_files
+from pipelines.report.measures import Measure
+from pipelines.report.numbers import RunNumbers
+
+_SHOWN_MEASURES = frozenset({"in_change", "out_change", "roir", "out_ssim", "psnr"})
+_MAX_DIRECTIONS = 50_000
+
+_DIRECTION_NUMBERS = (
+    ("singular_value", "singular value", "strength of the model's answer, in the method's units",
+     True),
+    ("gap", "gap", "next singular value over this one; near 1 it is ill-defined", True),
+    ("residual", "residual", "of the eigenvalue equation, relative", False),
+    ("angle", "angle", "estimated sine of the angle to the true subspace", True),
+    ("h_norm", "‖h‖", "the model's mean norm of h: the unit of strength", False),
+    ("jvp_count", "JVPs", "forward products for all regions of the image", False),
+    ("vjp_count", "VJPs", "reverse products, likewise", False),
+    ("support", "images", "images that it comes from", False),
+    ("score", "score", "what a library is ranked by", True),
+)  # fmt: skip
+
+
+def edits_table(
+    numbers: RunNumbers, cards: tuple[Card, ...], thumbnails: Mapping[int, int]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Head and files of the table of all edits that were read."""
+    edits = numbers.edits
+    rows = edits.num_rows
+    columns = [
+        Column("key", "sample", "the sample's key", "text", edits["key"]),
+        Column("shard", "shard", "the input shard", "text", edits["shard"], shown=False),
+        _whole(edits, "index", "index", "position of the sample in its shard", shown=False),
+        Column("region", "region", "what the direction belongs to", "text", edits["region"],
+               choice=True),
+        _whole(edits, "rank", "rank", "0 is the strongest direction of the region", choice=True),
+        Column("direction", "direction", "its id", "id", edits["direction"], shown=False),
+        Column("strength", "strength", "in units of the model's mean norm of h", "signed",
+               edits["strength"].to_numpy(), choice=True),
+    ]  # fmt: skip
+    if any(key.added for key in numbers.keys):
+        columns.append(
+            Column("", "with", "what is combined with it", "text", edits["added"], choice=True)
+        )
+    if any(key.noise >= 0 for key in numbers.keys):
+        columns.append(_whole(edits, "noise", "noise", "which of the image's noises", choice=True))
+    columns += [_measured(numbers, measure) for measure in numbers.measures]
+    if "filtered" in edits.column_names and edits["filtered"].null_count < rows:
+        columns.append(
+            Column("filtered", "filtered", "the first rule that the edit does not fulfil", "text",
+                   edits["filtered"], choice=True)
+        )  # fmt: skip
+    card_N = np.full(rows, -1, np.int32)
+    for number, card in enumerate(cards):
+        card_N[list(card.rows)] = number
+    thumbnail_N = np.full(rows, -1, np.int32)
+    if thumbnails:
+        thumbnail_N[list(thumbnails)] = list(thumbnails.values())
+    return table_files("edits", columns, {"card": card_N, "thumbnail": thumbnail_N})
+
+
+def directions_table(found: pa.Table) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Head and files of the table of the directions that single images have."""
+    found = found.slice(0, _MAX_DIRECTIONS)
+    columns = [
+        Column("id", "direction", "its id", "id", found["id"]),
+        Column("key", "sample", "the image it was found in", "text", found["key"]),
+        Column("shard", "shard", "of the image", "text", found["shard"], shown=False),
+        Column("region", "region", "what it changes", "text", found["region"], choice=True),
+        _whole(found, "rank", "rank", "0 is the strongest of its region", choice=True),
+        Column("method", "method", "how it was found", "text", found["method"], choice=True,
+               shown=False),
+    ]  # fmt: skip
+    for name, label, meaning, shown in _DIRECTION_NUMBERS:
+        if name not in found.column_names or found[name].null_count == len(found):
+            continue
+        kind = "whole" if pa.types.is_integer(found[name].type) else "number"
+        values = np.asarray(found[name].to_numpy(), np.float32)
+        columns.append(Column(name, label, meaning, kind, values, shown))  # type: ignore[arg-type]
+    converged = pa.array(["yes" if each else "no" for each in found["converged"].to_pylist()])
+    columns.append(Column("", "converged", "whether the angle is within the tolerance",
+                          "text", converged, choice=True))  # fmt: skip
+    return table_files("directions", columns, {})
+
+
+def _measured(numbers: RunNumbers, measure: Measure) -> Column:
+    asked = measure.name.startswith("score_")
+    shown = asked or measure.name in _SHOWN_MEASURES
+    values = numbers.column(measure.name)
+    return Column(measure.name, measure.label, measure.meaning, "number", values, shown)
+
+
+def _whole(
+    rows: pa.Table, name: str, label: str, meaning: str, *, shown: bool = True, choice: bool = False
+) -> Column:
+    values = np.asarray(rows[name].to_numpy(), np.float64)
+    values = np.where(values < 0, np.nan, values)  # -1: there is none
+    return Column(name, label, meaning, "whole", values, shown, choice)
