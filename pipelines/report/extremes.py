@@ -35,7 +35,7 @@ def find_extremes(numbers: RunNumbers) -> list[Extreme]:
     more than one edit a sample in each.
     """
     by_name = {measure.name: measure for measure in numbers.measures}
-    scores = [m for m in numbers.measures if m.name.startswith("score_")][:_MAX_SCORES]
+    scores = [m for m in numbers.measures if m.is_score and m.better][:_MAX_SCORES]
     if not numbers.keys or numbers.edits.num_rows <= SHOWN:
         return []
     sample_N = _samples(numbers)

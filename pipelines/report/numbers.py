@@ -7,10 +7,10 @@ Memory is bounded: of a large run an even, repeatable selection of shards and sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -99,8 +99,10 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[position * len(items) // count] for position in range(count)]
 
 
-def read_numbers(folder: RunFolder) -> RunNumbers:
-    """Read the commits of a run; what cannot be read becomes a notice."""
+def read_numbers(folder: RunFolder, config: Mapping[str, Any] | None = None) -> RunNumbers:
+    """Read the commits of a run; what cannot be read becomes a notice. `config` is the run's as in
+    run.json, None where there is none.
+    """
     committed = sorted(folder.committed())
     chosen = spread(committed, MAX_SHARDS)
     numbers = RunNumbers(committed=len(committed))
@@ -129,7 +131,7 @@ def read_numbers(folder: RunFolder) -> RunNumbers:
         numbers.keys, numbers.group_N = grouped(numbers.edits)
         numbers.measures = [
             measure
-            for measure in measures_of(numbers.edits.schema)
+            for measure in measures_of(numbers.edits.schema, config or {})
             if np.isfinite(numbers.column(measure.name)).any()
         ]
     return numbers

@@ -53,7 +53,7 @@ def write_report(folder: str) -> str:
     """
     run_folder = RunFolder(folder)
     state = read_state(run_folder)
-    numbers = read_numbers(run_folder)
+    numbers = read_numbers(run_folder, state.plain_config)
     if state.run is None and not numbers.committed and not state.quarantined:
         raise ConfigProblem(
             f"{storage.redact(folder)}: expected the output folder of a run, found neither a"
@@ -77,7 +77,7 @@ def write_report(folder: str) -> str:
     drawn = charts(numbers)
     summary = {**gallery.summary, "charts": drawn, "tables": tables}
     files["data/summary.js"] = call("deltah.begin", summary)
-    measures = [m for m in numbers.measures if m.name in _TABLE_MEASURES or m.name[:6] == "score_"]
+    measures = [m for m in numbers.measures if m.name in _TABLE_MEASURES or m.is_score]
     groups = medians_by_group(numbers, [measure.name for measure in measures])
     page = _render(
         name="/".join(part for part in storage.redact(folder).split("/")[-2:] if part),

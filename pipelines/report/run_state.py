@@ -51,6 +51,12 @@ class RunState:
         return model.get("checkpoint") if isinstance(model, dict) else None
 
     @property
+    def plain_config(self) -> Mapping[str, Any]:
+        """The config as in run.json, whatever release wrote it; {} without any."""
+        config = None if self.run is None else self.run["config"]
+        return config if isinstance(config, dict) else {}
+
+    @property
     def config_yaml(self) -> str | None:
         """The config as a person would write it."""
         return None if self.run is None else _yaml(self.run["config"])

@@ -18,7 +18,7 @@ def card_data(
     numbers: RunNumbers, cards: Sequence[Card], limits: Mapping[GroupKey, float], side: int
 ) -> list[dict[str, Any]]:
     """Every card, with the measures of its edits."""
-    measures = [m for m in numbers.measures if m.name in _CARD_MEASURES or m.name[:6] == "score_"]
+    measures = [m for m in numbers.measures if m.name in _CARD_MEASURES or m.is_score]
     columns = {measure.name: numbers.column(measure.name) for measure in measures}
     psnr = numbers.column("psnr") if "psnr" in numbers.edits.column_names else None
     return [
@@ -55,9 +55,10 @@ def sheet_data(
     members: dict[GroupKey, list[int]] = {sheet: [] for sheet in planned}
     for place, card in enumerate(cards[:sheet_cards]):
         members[card.sheet].append(place)
+    plain = all((sheet.rank, sheet.added, sheet.noise) == (0, "", -1) for sheet in planned)
     return [
         {
-            "title": sheet.title,
+            "title": sheet.region if plain else sheet.title,
             "direction": sheet.direction,
             "edits": edits.get(sheet, 0),
             "cards": members[sheet],

@@ -93,8 +93,7 @@ def directions_table(found: pa.Table) -> tuple[dict[str, Any], dict[str, bytes]]
 
 
 def _measured(numbers: RunNumbers, measure: Measure) -> Column:
-    asked = measure.name.startswith("score_")
-    shown = asked or measure.name in _SHOWN_MEASURES
+    shown = measure.is_score or measure.name in _SHOWN_MEASURES
     values = numbers.column(measure.name)
     return Column(measure.name, measure.label, measure.meaning, "number", values, shown)
 

@@ -71,9 +71,11 @@ def test_every_image_is_made_at_every_timestep_with_every_noise(
     assert "inverted (" not in card
     assert "edit.sdedit.timesteps" in card
     assert "edit.strengths" not in card
-    page = Path(write_report(str(tmp_path / "run"))).read_text()
-    assert "<h3>SDEdit, noise 0</h3>" in page
-    assert "<h3>SDEdit, noise 1</h3>" in page
+    path = Path(write_report(str(tmp_path / "run")))
+    page = path.read_text()
+    summary = (path.parent / "data" / "summary.js").read_text()
+    assert '"title":"SDEdit, noise 0"' in summary
+    assert '"title":"SDEdit, noise 1"' in summary
     assert "-1" not in page.split('id="measurements"')[1].split("</table>")[0]
 
 

@@ -132,7 +132,7 @@ class Run:
             "edit": position, "image": "", "member": member, "sha256": "00", "region": region,
             "mask_sha256": "ab", "mask_area": 0.5, "rank": 0, "strength": strength,
             "added_directions": [], "added_regions": [], "added_ranks": [],
-            "added_strengths": [], "noise": None,
+            "added_strengths": [], "noise": None, "posterior_gap": None, "filtered": None,
             "direction": f"{shard}-{index}" if self.own else f"shared-{region}",
             "injection": "asymmetric", "t_high": 899, "t_low": 299,
             "in_change": abs(strength) * (1 + index), "out_change": 0.01,

@@ -92,8 +92,8 @@ def test_every_sample_has_its_edits_in_order_of_strength(run: Any) -> None:
     run.add(0)
     run.add(1)
     page = report_of(run)
-    assert [sheet["title"] for sheet in page.summary["sheets"]] == ["eyes 0", "mouth 0"]
-    found = page.sheet("eyes 0")
+    assert [sheet["title"] for sheet in page.summary["sheets"]] == ["eyes", "mouth"]
+    found = page.sheet("eyes")
     assert [(card["shard"], card["index"]) for card in found] == [
         (shard, index) for shard in ("in-0", "in-1") for index in range(3)
     ]
@@ -109,7 +109,7 @@ def test_the_difference_is_dark_where_nothing_changed_and_the_region_is_tinted(r
     run.start(1)
     run.add(0)
     page = report_of(run)
-    card = page.sheet("eyes 0")[0]
+    card = page.sheet("eyes")[0]
     heat = page.cell(card, 2, 1)[..., :3].astype(int)
     assert heat[:, 8:].max() < 8
     changed = 40 / 127.5  # 200 * 0.2 of 255 grey values, images in [-1, 1]
@@ -177,7 +177,7 @@ def test_a_missing_or_damaged_tar_is_a_notice_and_the_others_are_shown(run: Any)
     page = report_of(run)
     assert f"images/{lost.name} is missing" in page.text
     assert f"images/{cut.name} cannot be read" in page.text
-    assert len(page.sheet("eyes 0")) == 4
+    assert len(page.sheet("eyes")) == 4
 
 
 def test_a_damaged_commit_errors_file_and_quarantine_record_are_notices(run: Any) -> None:
@@ -293,7 +293,7 @@ def test_the_best_and_worst_edits_are_shown_though_their_samples_are_not_on_a_sh
     run.add(0)
     run.add(1)
     page = report_of(run)
-    assert len(page.sheet("eyes 0")) == 2
+    assert len(page.sheet("eyes")) == 2
     lists = {(each["measure"], each["end"]): each["cards"] for each in page.summary["extremes"]}
     best, at = lists["roir", "best"][0]
     # (1, 0, 1) changes its region too little to be good
