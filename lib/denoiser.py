@@ -6,7 +6,7 @@ has its own (channel, y, x), written BCYX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import sqrt
@@ -58,6 +58,8 @@ class Denoiser(Protocol):
     h_shape: tuple[int, int, int]
     passes: int
     """Network passes an evaluation: 2 with guidance."""
+    up_blocks: int
+    """Blocks of the decoder half, counted from the deepest."""
 
     def latent(self, image_BCHW: Tensor) -> Tensor:
         """Image in [-1, 1] to the space in which the network works."""
@@ -89,6 +91,12 @@ class Denoiser(Protocol):
 
     def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
         """h at (x_t, t) alone, without the decoder half; differentiable in x_t."""
+        ...
+
+    def features(self, x_BLYX: Tensor, t: int, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """What the up blocks numbered `blocks`, 0 the deepest, give at (x_t, t): each of its own
+        channels and size; the forward is left behind the last of them.
+        """
         ...
 
     def contiguous(self) -> AbstractContextManager[None]:

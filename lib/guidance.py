@@ -9,7 +9,7 @@ Shape suffixes: as in `denoiser`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from torch import Tensor
@@ -32,6 +32,7 @@ class GuidedDenoiser:
         self.image_size = conditional.image_size
         self.latent_shape = conditional.latent_shape
         self.h_shape = conditional.h_shape
+        self.up_blocks = conditional.up_blocks
 
     def latent(self, image_BCHW: Tensor) -> Tensor:
         """As the branches have it."""
@@ -85,6 +86,10 @@ class GuidedDenoiser:
     def bottleneck(self, x_BLYX: Tensor, t: int) -> Tensor:
         """h of the conditional branch."""
         return self._conditional.bottleneck(x_BLYX, t)
+
+    def features(self, x_BLYX: Tensor, t: int, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Those of the conditional branch."""
+        return self._conditional.features(x_BLYX, t, blocks)
 
     def contiguous(self) -> AbstractContextManager[None]:
         """Of the one network."""

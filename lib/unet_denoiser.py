@@ -52,6 +52,7 @@ class UNetDenoiser:
         size = int(config.sample_size)
         self.latent_shape = (int(config.in_channels), size, size)
         self.image_size = size * space.factor
+        self.up_blocks = len(unet.up_blocks)
         self._encoder = {"conv_in": unet.conv_in} | {
             f"down_blocks.{i}": block for i, block in enumerate(unet.down_blocks)
         }
@@ -185,6 +186,23 @@ class UNetDenoiser:
             self._output(x_BLYX, t, self._prompt_1ME)
         return seen[0]
 
+    def features(self, x_BLYX: Tensor, t: int, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Outputs of up blocks; the forward is left behind the last of them."""
+        seen: dict[int, Tensor] = {}
+
+        def keep(number: int) -> Any:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                seen[number] = output[0] if isinstance(output, tuple) else output
+                if number == max(blocks):
+                    raise _Reached
+
+            return hook
+
+        hooks = [(self._unet.up_blocks[number], keep(number)) for number in blocks]
+        with torch.no_grad(), _hooks(hooks), suppress(_Reached):
+            self._output(x_BLYX, t, self._prompt_1ME)
+        return tuple(seen[number] for number in blocks)
+
     def contiguous(self) -> AbstractContextManager[None]:
         """Attention leaves its output transposed; inside, it is copied. Rounding may differ."""
         attention = [m for m in self._unet.modules() if isinstance(m, Attention)]
@@ -210,7 +228,7 @@ class UNetDenoiser:
 
 
 class _Reached(Exception):
-    """h is known; the rest of the forward is not needed."""
+    """What was asked for is known; the rest of the forward is not needed."""
 
 
 @contextmanager
