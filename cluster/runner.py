@@ -37,7 +37,12 @@ from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs
 from pipelines.mask_models import located as located_segment
 from pipelines.run_claim import run_claim
 
-_WORK = {"edit_dataset": "edit", "direction_library": "find", "store_latents": "invert"}
+_WORK = {
+    "edit_dataset": "edit",
+    "direction_library": "find",
+    "store_latents": "invert",
+    "region_model": "look",
+}
 """Pipeline -> what is done with the shards, in a word."""
 
 _log = logging.getLogger(__name__)

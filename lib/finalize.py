@@ -14,9 +14,13 @@ from lib.collection import collect
 from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
 from lib.dataset_card import render_card
 from lib.manifest import ROWS_PER_FILE, ManifestWriter
+from lib.masks.merged_regions import write_regions
 from lib.merged_directions import write_merged
 from lib.run_folder import RunFolder
 from lib.run_index import INDEX_VERSION, RunIndex, ShardEntry, Totals, write_index
+
+_MADE = ("edits-", "samples-", "errors-", "directions", "regions.safetensors")
+"""Beginnings of the names of files that finalize makes."""
 
 
 def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunIndex:
@@ -78,7 +82,8 @@ def finalize(folder: RunFolder, *, rows_per_file: int = ROWS_PER_FILE) -> RunInd
     for shard in sorted(folder.quarantined_names() & committed):
         quarantine.release(folder, shard)
     manifest = manifest_rows.finish(keep_empty=True) + errors.finish(keep_empty=False)
-    merged = write_merged(folder, statistics)
+    learn = write_regions if run["config"].get("pipeline") == "region_model" else write_merged
+    merged = learn(folder, statistics)
     quarantined = folder.quarantined()
     index = RunIndex(
         v=INDEX_VERSION,
@@ -153,5 +158,5 @@ def _totals(
 def _remove_stale(folder: RunFolder, kind: str, current: set[str]) -> None:
     """Files of an earlier finalize with more parts, or of other commits."""
     for name in storage.list_names(folder.url(kind)):
-        if name not in current and name.startswith(("edits-", "samples-", "errors-", "directions")):
+        if name not in current and name.startswith(_MADE):
             storage.delete(folder.url(kind, name))

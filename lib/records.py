@@ -30,6 +30,7 @@ __all__ = [
     "Edited",
     "Evaluated",
     "Failure",
+    "Featured",
     "Inverted",
     "Labelled",
     "Observed",
@@ -56,6 +57,15 @@ class Sample:
     """hash(fingerprint of what shapes pixels, shard, index): every random number of this sample
     comes from it.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Featured:
+    """A sample with the network's features at some of its pixels."""
+
+    sample: Sample
+    points_PD: Tensor
+    """float32, CPU: P pixels, D entries of all maps (`lib.masks.features`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def of_schema(schema: pa.Schema) -> RowKind | None:
 
 def of_config(config: Mapping[str, Any]) -> RowKind:
     """The kind of a run whose run.json holds `config`, with the columns that it measures."""
-    if config.get("pipeline") in ("direction_library", "store_latents"):
+    if config.get("pipeline") in ("direction_library", "store_latents", "region_model"):
         return SAMPLES
     return _edits(columns.own_columns(config))
 

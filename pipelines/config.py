@@ -21,6 +21,7 @@ from pipelines.discovery_config import (
 from pipelines.edit_config import Edit
 from pipelines.evaluate_config import Evaluate
 from pipelines.inversion_config import Invert
+from pipelines.region_model_config import RegionFit
 from pipelines.segment_config import Segment
 from pipelines.study_config import DatasetDiscovery
 
@@ -127,16 +128,19 @@ class Execution(Section):
 class RunConfig(Section):
     """A whole run: shards in; edited shards, or a library of directions, and manifests out."""
 
-    pipeline: Literal["edit_dataset", "direction_library", "store_latents"] = "edit_dataset"
+    pipeline: Literal["edit_dataset", "direction_library", "store_latents", "region_model"] = (
+        "edit_dataset"
+    )
     """edit_dataset: find or read directions and edit every image; direction_library: find and
     store directions, edit nothing; store_latents: invert every image up to the top of
-    `edit.window` and store that, nothing else.
+    `edit.window` and store that, nothing else; region_model: learn regions from all images.
     """
     input: Input
     model: Model = Model()
     grid: Grid = Grid()
     invert: Invert = Invert()
     segment: Segment
+    region_model: RegionFit = RegionFit()
     discover: Discovery = JacobianDiscovery()
     edit: Edit = Edit()
     evaluate: Evaluate = Evaluate()
@@ -154,7 +158,7 @@ class RunConfig(Section):
             values = values | {"discover": NoDiscovery(method="none")}
         if "segment" in values:
             return values
-        if values.get("pipeline") == "store_latents":
+        if values.get("pipeline") in ("store_latents", "region_model"):
             return values | {"segment": Segment(regions={})}
         discover = values.get("discover")
         method = discover.get("method") if isinstance(discover, dict) else None

@@ -38,6 +38,8 @@ def _latents_go_one_way(config: RunConfig) -> None:
             "output.latents: expected none with invert.latents, which are stored already"
         )
     used = stores or config.invert.latents is not None
+    if used and config.pipeline == "region_model":
+        raise ValueError("output.latents: region_model inverts nothing; expected no latents")
     if used and config.pipeline == "edit_dataset" and config.edit.method == "sdedit":
         raise ValueError("edit.method: sdedit inverts nothing; expected no latents with it")
     if config.invert.keep and not stores:
@@ -49,7 +51,7 @@ def _latents_go_one_way(config: RunConfig) -> None:
 def _method_fits_the_pipeline(config: RunConfig) -> None:
     """The discover and edit methods are of a kind that the pipeline runs."""
     method = config.discover.method
-    if config.pipeline == "store_latents":
+    if config.pipeline in ("store_latents", "region_model"):
         return
     if isinstance(config.discover, DatasetDiscovery) and config.pipeline != "direction_library":
         raise ValueError(
@@ -130,7 +132,7 @@ def _regions_known(config: RunConfig) -> None:
         )
     check_sources(config.segment)
     method = config.discover.method
-    if config.pipeline == "store_latents":
+    if config.pipeline in ("store_latents", "region_model"):
         return
     without = isinstance(config.discover, DatasetDiscovery | NoDiscovery)
     if not config.segment.regions and not without:

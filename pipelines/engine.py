@@ -34,13 +34,13 @@ def load_engine(config: RunConfig, folder: RunFolder) -> Engine:
     """Load the model on its device; the first worker of a run calibrates it. Raises as
     `pipelines.stages.build_stages`.
     """
-    denoiser, grid, model = _load(config)
+    denoiser, grid, model = load_model(config)
     return Engine(denoiser, grid, calibrate(folder.url("model.json"), denoiser, grid, model), model)
 
 
 def load_free_engine(config: RunConfig) -> Engine:
     """The same without a run's folder: calibrated for itself, nothing is stored."""
-    denoiser, grid, model = _load(config)
+    denoiser, grid, model = load_model(config)
     return Engine(denoiser, grid, h_norms(denoiser, grid), model)
 
 
@@ -53,7 +53,8 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _load(config: RunConfig) -> tuple[Denoiser, Grid, str]:
+def load_model(config: RunConfig) -> tuple[Denoiser, Grid, str]:
+    """The network on its device, the grid, and the SHA-256 of the weights; not calibrated."""
     checkpoint = open_model(config.model)
     grid = make_grid(checkpoint.scheduler_config, config.grid.num_steps, config.grid.spacing)
     device = chosen_device(config.execution.device)

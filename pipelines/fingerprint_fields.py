@@ -50,6 +50,9 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     fields["model"]["weights_sha256"] = weights_sha256(open_model(config.model))
     if latents_dtype(config) == "float16":
         fields["latents"] = "float16"
+    if config.pipeline == "region_model":
+        return _of_regions(fields, config)
+    del fields["region_model"]
     if config.pipeline == "store_latents":
         return _of_inversion(fields, config)
     if config.pipeline == "direction_library":
@@ -80,6 +83,16 @@ def _of_inversion(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     for name in ("segment", "discover", "edit", "output"):
         del fields[name]
     del fields["model"]["h_layer"]
+    fields["mask_files"] = sorted(side_files(config))
+    return fields
+
+
+def _of_regions(fields: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Regions are learned from images that are neither inverted nor edited."""
+    for name in ("grid", "invert", "segment", "discover", "edit", "output"):
+        del fields[name]
+    del fields["model"]["h_layer"]
+    fields["invert"] = {"batch_size": config.invert.batch_size}
     fields["mask_files"] = sorted(side_files(config))
     return fields
 

@@ -10,6 +10,7 @@ from pipelines.direction_library import FindDirections, LearnDirections
 from pipelines.edit_dataset import EditDataset
 from pipelines.latent_storing import build_latent_storing
 from pipelines.library_stages import build_finding_stages, build_learning_stages
+from pipelines.region_model import build_region_learning
 from pipelines.sdedit_dataset import build_sdedit
 from pipelines.shard_pipeline import Flow
 from pipelines.stages import build_stages
@@ -23,6 +24,8 @@ def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:
         ModelProblem: the checkpoint or the classifier cannot be used.
         ConfigProblem: the config asks for what this model or library cannot do.
     """
+    if config.pipeline == "region_model":
+        return build_region_learning(config)
     if config.pipeline == "store_latents":
         return build_latent_storing(config, folder)
     if isinstance(config.discover, DatasetDiscovery):

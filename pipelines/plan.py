@@ -12,6 +12,7 @@ from lib import storage
 from lib.checkpoint import Checkpoint
 from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
+from lib.problems import ConfigProblem
 from lib.samples import ShardDamage, read_shard
 from pipelines.config import RunConfig
 from pipelines.decoding_cost import edit_evaluations, search_evaluations
@@ -75,7 +76,7 @@ class Plan:
         high, low = self.timesteps
         what = "edited" if self.edits else "studied"
         stops = f"inversion stops at {high}" if self.inversion else "no inversion"
-        parts = [("inversion", self.inversion), ("reading h", self.reading)]
+        parts = [("inversion", self.inversion), ("reading features", self.reading)]
         parts += [("decoding", self.decoding), ("evaluating", self.measuring)]
         shares = ", ".join(f"{count:,} {name}" for name, count in parts if count)
         by_rule = " at the lowest, found by the run" if self.window_found else ""
@@ -113,6 +114,8 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
     )
     passes = conditioning_of(config.model).passes
     images = _images(config, inputs)
+    if config.pipeline == "region_model":
+        return _plan_regions(config, checkpoint, len(inputs), images)
     if config.pipeline == "store_latents":
         return _plan_latents(config, checkpoint, timesteps, len(inputs), images)
     work = discovery_work(config, timesteps)
@@ -235,6 +238,31 @@ def _plan_latents(
         jacobian_products=0,
         timesteps=(top, top),
         output_bytes=images * latent_bytes(config, checkpoint, timesteps),
+    )
+
+
+def _plan_regions(config: RunConfig, checkpoint: Checkpoint, shards: int, images: int) -> Plan:
+    fit = config.region_model
+    late = [t for t in fit.timesteps if t >= checkpoint.num_train_timesteps]
+    if late:
+        raise ConfigProblem(
+            f"region_model.timesteps: expected timesteps below {checkpoint.num_train_timesteps},"
+            f" got {late}"
+        )
+    channels = checkpoint.unet.config.get("block_out_channels", [64])
+    entries = len(fit.timesteps) * max(1, len(fit.blocks)) * int(channels[-1]) + 3
+    return Plan(
+        shards=shards,
+        images=images,
+        edits=0,
+        sampled_from=0,
+        directions=0,
+        inversion=0,
+        reading=len(fit.timesteps),
+        decoding=0,
+        jacobian_products=0,
+        timesteps=(max(fit.timesteps), min(fit.timesteps)),
+        output_bytes=shards * fit.coreset * entries * 4,
     )
 
 

@@ -28,6 +28,19 @@ def geometry_columns(sample: Sample) -> dict[str, Any]:
     }
 
 
+def looked_row(sample: Sample, network_evaluations: float) -> dict[str, Any]:
+    """A row of `schemas.SAMPLES` for an image that was only looked at."""
+    return {
+        **place_columns(sample),
+        "directions": 0,
+        "network_evaluations": network_evaluations,
+        "jvp_count": 0,
+        "vjp_count": 0,
+        "psnr": None,
+        **geometry_columns(sample),
+    }
+
+
 def sample_row(
     inverted: Inverted, directions: Sequence[Direction], network_evaluations: float
 ) -> dict[str, Any]:

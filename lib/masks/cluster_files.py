@@ -65,9 +65,7 @@ def encode_part(study: RegionStudy, arrays: Arrays) -> bytes:
     return _encoded(_PART, asdict(study), arrays)
 
 
-def decode_part(
-    data: bytes, where: str
-) -> tuple[RegionStudy, dict[str, npt.NDArray[np.generic]]]:
+def decode_part(data: bytes, where: str) -> tuple[RegionStudy, dict[str, npt.NDArray[np.generic]]]:
     """What `encode_part` was given; `where` is for the message.
 
     Raises:
@@ -110,9 +108,7 @@ def _encoded(kind: str, head: Any, arrays: Arrays) -> bytes:
     return safetensors.numpy.save(ordered, metadata={kind: canonical_json(head)})
 
 
-def _decoded(
-    kind: str, data: bytes, where: str
-) -> tuple[Any, dict[str, npt.NDArray[np.generic]]]:
+def _decoded(kind: str, data: bytes, where: str) -> tuple[Any, dict[str, npt.NDArray[np.generic]]]:
     try:
         arrays = safetensors.numpy.load(data)
         size = int.from_bytes(data[:8], "little")
@@ -123,8 +119,9 @@ def _decoded(
 
 def _study(head: Mapping[str, Any], where: str) -> RegionStudy:
     try:
-        values = {field.name: head[field.name] for field in fields(RegionStudy)}
-        return RegionStudy(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {field.name: head[field.name] for field in fields(RegionStudy)}
+        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return RegionStudy(**(values | lists))
     except (KeyError, TypeError) as error:
         raise _damaged(where, error) from error
 

@@ -77,14 +77,14 @@ class FeatureReader:
         return [*maps, image_BCHW.to(x_BLYX)]
 
 
-def shared_block(denoiser: Denoiser, timestep: int) -> int:
+def shared_block(denoiser: Denoiser) -> int:
     """The up block whose map is nearest to 32 on a side, the deepest of several: where DIFT (Tang
     et al. 2023) finds the parts of Stable Diffusion's images, and where those of the embedded model
     are told apart best.
     """
     everything = range(denoiser.up_blocks)
     probe = torch.zeros(1, *denoiser.latent_shape, device=denoiser.device)
-    sides = [m.shape[-1] for m in denoiser.features(probe, timestep, everything)]
+    sides = [m.shape[-1] for m in denoiser.features(probe, 0, everything)]
     return min(everything, key=lambda block: (abs(sides[block] - _SIDE), block))
 
 
