@@ -15,6 +15,7 @@ from lib.checkpoint import weights_sha256
 from lib.fingerprint import fingerprint
 from lib.library_files import library_files
 from lib.transformers_folder import classifier_sha256, text_image_sha256
+from pipelines.automatic_regions import name_by_clusters
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
 from pipelines.evaluation_models import fields_by_content
@@ -66,6 +67,7 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
     _name_by_content(fields["discover"], config)
     if "segment" in fields:
         name_by_content(fields["segment"], config.segment)
+        name_by_clusters(fields["segment"], config)
     return fields
 
 

@@ -10,6 +10,7 @@ from lib.masks.provider import MaskProvider
 from lib.masks.semantic import SemanticMasks
 from lib.problems import ConfigProblem
 from lib.transformers_folder import open_mask_generator, open_segmenter
+from pipelines.automatic_regions import build_automatic
 from pipelines.config import RunConfig
 from pipelines.engine import Engine
 from pipelines.file_masks import own_masks, shared_files
@@ -82,7 +83,7 @@ def _of_classes(
             numbers = semantic_numbers(provider, name, regions)
             return SemanticMasks(open_segmenter(provider.model), numbers, engine.denoiser.device)
         case Automatic():
-            raise ConfigProblem(f"segment.providers.{name}: kind automatic is not built yet")
+            return build_automatic(config, name, provider, regions, engine)
         case MaskGeneration():
             raise ConfigProblem(f"segment.providers.{name}: expected places, got labels")
         case _:

@@ -14,6 +14,7 @@ from lib.evaluations import inversion_evaluations, step_evaluations
 from lib.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from lib.problems import ConfigProblem
 from lib.samples import ShardDamage, read_shard
+from pipelines.automatic_regions import automatic_evaluations
 from pipelines.config import RunConfig
 from pipelines.decoding_cost import edit_evaluations, search_evaluations
 from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
@@ -135,7 +136,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         sampled_from=choices,
         directions=work.found,
         inversion=_inversion(config, timesteps),
-        reading=0,
+        reading=automatic_evaluations(config),
         decoding=passes * (calls * nodes[0] + edit_evaluations(config, nodes, work) * edits)
         + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
@@ -200,7 +201,7 @@ def _plan_library(
         sampled_from=0,
         directions=work.found,
         inversion=_inversion(config, timesteps),
-        reading=conditioning_of(config.model).passes * looks,
+        reading=conditioning_of(config.model).passes * looks + automatic_evaluations(config),
         decoding=_reconstruction(config, timesteps) + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),

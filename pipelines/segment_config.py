@@ -140,7 +140,9 @@ class Automatic(Section):
 
     kind: Literal["automatic"]
     path: str
-    """The run that found them, or its file."""
+    """The run that learned them, or its `regions.safetensors`."""
+    min_component: Fraction = 0.001
+    """A connected piece of a region that is a smaller part of the image is dropped."""
 
 
 Source = MaskFile | Box | Classes | Prompt
