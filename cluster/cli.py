@@ -16,6 +16,7 @@ import typer
 
 from cluster.evaluation_verb import evaluate
 from cluster.library_verbs import app as library
+from cluster.region_verbs import app as regions
 from lib.problems import Problem
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(library, name="library")
 app.command()(evaluate)
+app.add_typer(regions, name="regions")
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
 _RunFolder = Annotated[str, typer.Argument(help="A run's output folder: a path or a URL.")]
