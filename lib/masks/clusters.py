@@ -122,16 +122,10 @@ def reduced(points: Points, groups: Groups, size: int) -> Points:
     x_MD = points.centres_MD * scale_D
     generator = torch.Generator().manual_seed(_SEED)
     first = torch.randperm(len(x_MD), generator=generator)[:size].sort().values
-    centres_KD, nearest_M, _ = _lloyd(x_MD, points.weight_M, x_MD[first], _REDUCTION_ROUNDS)
-    weight_K = points.weight_M.new_zeros(size).index_add_(0, nearest_M, points.weight_M)
+    _, nearest_M, _ = _lloyd(x_MD, points.weight_M, x_MD[first], _REDUCTION_ROUNDS)
+    weight_K, mean_KD = _means(points.centres_MD, points.weight_M, nearest_M, size)
     kept = weight_K > 0
-    return Points(
-        points.images,
-        points.sum_D,
-        points.square_D,
-        centres_KD[kept] / scale_D,
-        weight_K[kept],
-    )
+    return Points(points.images, points.sum_D, points.square_D, mean_KD[kept], weight_K[kept])
 
 
 def clustered(points: Points, groups: Groups, count: int) -> Clusters:
@@ -263,15 +257,21 @@ def _lloyd(
     """
     nearest_M, away_M = _nearest(x_MD, centres_KD)
     for _ in range(rounds):
-        weight_K = weight_M.new_zeros(len(centres_KD)).index_add_(0, nearest_M, weight_M)
-        sum_KD = torch.zeros_like(centres_KD).index_add_(0, nearest_M, weight_M[:, None] * x_MD)
-        mean_KD = sum_KD / weight_K.clamp_min(1e-30)[:, None]
+        weight_K, mean_KD = _means(x_MD, weight_M, nearest_M, len(centres_KD))
         centres_KD = torch.where(weight_K[:, None] > 0, mean_KD, centres_KD)
         before_M = nearest_M
         nearest_M, away_M = _nearest(x_MD, centres_KD)
         if torch.equal(nearest_M, before_M):
             break
     return centres_KD, nearest_M, float((weight_M * away_M).sum())
+
+
+def _means(x_MD: Tensor, weight_M: Tensor, nearest_M: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Weight and mean of the points of every centre; 0 where it has none."""
+    weight_K = weight_M.new_zeros(count).index_add_(0, nearest_M, weight_M)
+    sum_KD = x_MD.new_zeros(count, x_MD.shape[1])
+    sum_KD.index_add_(0, nearest_M, weight_M[:, None] * x_MD)
+    return weight_K, sum_KD / weight_K.clamp_min(1e-30)[:, None]
 
 
 def _nearest(x_MD: Tensor, centres_KD: Tensor) -> tuple[Tensor, Tensor]:
