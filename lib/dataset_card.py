@@ -42,6 +42,7 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
         merged=bool(index["merged"]),
         has_statistics=any(entry["statistics"] for entry in index["shards"]),
         latents_only=config.get("pipeline") == "store_latents",
+        regions_only=config.get("pipeline") == "region_model",
         has_latents=any(entry["latents"] for entry in index["shards"]),
         columns=[(field.name, _type_name(field.type)) for field in kind.schema],
         meanings=kind.meanings,
@@ -59,7 +60,9 @@ def render_card(run: Mapping[str, Any], index: RunIndex) -> str:
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The leaves of what shapes pixels and rows, by dotted path."""
-    sections = ("model", "grid", "invert", "segment", "discover", "edit", "evaluate")
+    sections = ["model", "grid", "invert", "segment", "discover", "edit", "evaluate"]
+    if config.get("pipeline") == "region_model":
+        sections = ["model", "region_model"]
     leaves = [leaf for name in sections for leaf in _leaves(config.get(name), name)]
     return [(path, str(value)) for path, value in leaves if _counts(path, config)]
 

@@ -51,6 +51,16 @@ def demo_held_out() -> RunConfig:
     )
 
 
+def demo_regions() -> RunConfig:
+    """The parts of the demo's faces, learned without a mask: for `deltah regions`."""
+    return demo().model_copy(
+        update={
+            "pipeline": "region_model",
+            "output": Output(folder="demo-output/regions-run"),
+        }
+    )
+
+
 def celebahq_256() -> RunConfig:
     """google/ddpm-celebahq-256 (or -ema-celebahq-256) on aligned CelebA-HQ faces, with boxes for
     eyes and mouth.
@@ -134,6 +144,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "demo-library": demo_library,
     "demo-held-out": demo_held_out,
+    "demo-regions": demo_regions,
     "celebahq-256": celebahq_256,
     "church-256": church_256,
     "bedroom-256": bedroom_256,
