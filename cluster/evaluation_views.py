@@ -32,6 +32,9 @@ _COLUMNS = (
     ("symm.", "symmetry"),
     ("share", "diagonal_share"),
     ("balance", "balance"),
+    ("L1", "l1"),
+    ("L2", "l2"),
+    ("SSIM", "ssim"),
     ("filtered", "filtered"),
 )
 _WITH_INTERVAL = frozenset({"roir"})
@@ -39,8 +42,8 @@ _MOST_ATTRIBUTES = 3
 Scopes = Mapping[str, Mapping[str, Figure]]
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the table, the matrix in short, and where all of it lies."""
+def show_evaluation(evaluation: Evaluation) -> int:
+    """Print the table, the matrix in short, and where all of it lies; returns the exit code."""
     console = _console()
     scopes = _by_scope(evaluation.figures)
     of_all = scopes["all"]
@@ -51,6 +54,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
         console.print(_matrix(evaluation.matrix))
     for notice in evaluation.notices:
         console.print(f"note: {notice}", highlight=False, markup=False)
+    if evaluation.failures:
+        console.print(
+            f"{evaluation.failures:,} samples could not be measured: errors.parquet names each",
+            highlight=False,
+        )
     if evaluation.pending:
         console.print(
             f"{evaluation.pending} shards of the run are still to be done", highlight=False
@@ -60,6 +68,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    return 0
 
 
 def _table(scopes: Scopes) -> Table:
@@ -94,7 +103,7 @@ def _sentences(of_all: Mapping[str, Figure]) -> Iterable[str]:
     images = int(of_all["images"].value)
     found = [f"{images:,} images"]
     for metric, text in (
-        ("psnr", "reconstructed at PSNR {} dB"),
+        ("psnr", "PSNR {} dB" if "l1" in of_all else "reconstructed at PSNR {} dB"),
         ("reconstruction_ssim", "SSIM {}"),
         ("roir_original", "ROIR against the originals {} (median)"),
         ("frechet_distance", "Fréchet distance {}"),

@@ -128,6 +128,34 @@ def decode_labels(
     return np.array(fitted, dtype=np.int32), np.unique(values)
 
 
+def decode_whole(data: bytes, *, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode an image to (H, W, 3), RGB, upright, at its own size; colours as in `decode`.
+
+    Raises:
+        ImageError: the image cannot be used; see its `kind`.
+
+    """
+    image, orientation = open_image(data, max_pixels=max_pixels)
+    return np.array(upright(_to_rgb(image), orientation), dtype=np.uint8)
+
+
+def decode_whole_mask(
+    data: bytes, *, size: tuple[int, int], max_pixels: int
+) -> npt.NDArray[np.float32]:
+    """Decode a mask to coverage in [0, 1], float32 of shape (H, W), resized by area averaging to
+    `size` = (W, H); values as in `decode_mask`.
+
+    Raises:
+        ImageError: it cannot be decoded, or is coloured (`unsupported`).
+
+    """
+    image, orientation = open_image(data, max_pixels=max_pixels)
+    coverage = upright(Image.fromarray(_coverage(image)), orientation)
+    if coverage.size != size:
+        coverage = coverage.resize(size, Image.Resampling.BOX)
+    return np.clip(np.asarray(coverage, dtype=np.float32), 0.0, 1.0)
+
+
 def encode(image_HWC: npt.NDArray[np.uint8], format: Format, quality: int) -> bytes:  # noqa: A002
     """Encode an RGB image, shape (H, W, 3) uint8; the same pixels give the same bytes.
 

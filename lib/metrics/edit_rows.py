@@ -16,6 +16,10 @@ import pyarrow as pa
 from lib.metrics.bootstrap import Floats, image_seeds, weights
 from lib.metrics.columns import CHANGE_PREFIX, FIXED, SCORE_PREFIX
 
+WHOLE = ("l1", "l2", "ssim")
+"""Columns of pairs of images that no run made: of the whole image."""
+_PREFIXES = (SCORE_PREFIX, CHANGE_PREFIX)
+
 Texts = npt.NDArray[np.object_]
 NameOf = Callable[[Mapping[str, Any]], str]
 """What the edits of a row are called within their region; the row has `direction`, `rank` and
@@ -37,7 +41,7 @@ class EditRows:
     """Row -> position in `index_I`."""
     region: Texts
     name: Texts
-    """region/name: which direction, or combination of them."""
+    """region/name: which direction, or combination of them; the name alone without a region."""
     direction: Texts
     """Id; None for SDEdit."""
     single: npt.NDArray[np.bool_]
@@ -65,7 +69,8 @@ def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
     for row, values in enumerate(zip(*columns, strict=True)):
         key = tuple(map(str, values))
         if key not in names:
-            names[key] = f"{values[0]}/{name_of(dict(zip(_NAMED_BY, values, strict=True)))}"
+            own = name_of(dict(zip(_NAMED_BY, values, strict=True)))
+            names[key] = f"{values[0]}/{own}" if values[0] else own
         name[row] = names[key]
     counts = np.array([len(added) for added in columns[3]], int)
     return EditRows(
@@ -82,7 +87,7 @@ def edit_rows(shard: str, table: pa.Table, name_of: NameOf) -> EditRows:
         metrics={
             metric: _numbers(table[metric])
             for metric in table.column_names
-            if metric in FIXED or metric.startswith((SCORE_PREFIX, CHANGE_PREFIX))
+            if metric in FIXED or metric in WHOLE or metric.startswith(_PREFIXES)
         },
         filtered=_texts(table["filtered"].to_pylist()),
     )

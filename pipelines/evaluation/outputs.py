@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from lib import parquet, storage
+from lib import parquet, schemas, storage
 from lib.metrics.disentanglement import Row
 from lib.metrics.linearity import OF_ATTRIBUTE, Dials
+from lib.receipts import Failure
 from lib.run_folder import RunFolder
 from pipelines.evaluation.figures import FigureRow
 
@@ -98,6 +100,17 @@ def write_spread(folder: str, spread: Mapping[str, Any]) -> None:
         return
     text = json.dumps(spread, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     storage.replace(url, text.encode())
+
+
+def write_errors(folder: str, failures: Sequence[Failure]) -> None:
+    """errors.parquet, sorted by shard and index; taken away where everything was measured."""
+    url = storage.join(folder, ERRORS)
+    if not failures:
+        storage.delete(url)
+        return
+    order = sorted(failures, key=lambda f: (f.shard, -1 if f.index is None else f.index, f.kind))
+    table = pa.Table.from_pylist([asdict(failure) for failure in order], schema=schemas.ERRORS)
+    storage.replace(url, parquet.encode(table))
 
 
 def known(value: float) -> float | None:

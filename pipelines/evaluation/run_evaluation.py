@@ -4,7 +4,7 @@ of its stored images joined to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,14 +20,17 @@ from lib.problems import ConfigProblem
 from lib.run_folder import RunFolder
 from pipelines.evaluation.direction_names import direction_names
 from pipelines.evaluation.figures import FigureRow, figure_rows
-from pipelines.evaluation.outputs import evaluation_folder, write_figures, write_matrix
+from pipelines.evaluation.joined import Joined
+from pipelines.evaluation.outputs import (
+    evaluation_folder,
+    write_errors,
+    write_figures,
+    write_matrix,
+    write_spread,
+)
 from pipelines.evaluation.run_sums import RunSums
 
 _READERS = 4
-
-ShardTables = Iterator[tuple[str, pa.Table]]
-Join = Callable[[str, pa.Table], pa.Table]
-"""(shard, its rows) -> the rows with further columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,14 @@ class Evaluation:
     pending: int
     """Shards of the run that are neither committed nor given up."""
     notices: tuple[str, ...]
+    failures: int = 0
+    """Samples that are rows in errors.parquet."""
 
 
-def evaluate_run(root: str, join: Join = lambda shard, table: table) -> Evaluation:
-    """Write `evaluation/figures.parquet` and, where attributes were measured,
-    `disentanglement.parquet` into the run's folder; nothing else of the run is touched, and an
-    unfinished run may be evaluated.
+def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
+    """Write the files of `pipelines.evaluation.outputs` into the run's folder; nothing else of the
+    run is touched, and an unfinished run may be evaluated. `joined` has what was measured of the
+    pictures beyond the run's own columns.
 
     Raises:
         RunConflict: there is no run of this version at `root`.
@@ -62,7 +67,8 @@ def evaluate_run(root: str, join: Join = lambda shard, table: table) -> Evaluati
             notices.append(found)
             continue
         shard, table = found
-        sums.add(edit_rows(shard, join(shard, table), names))
+        table = table if joined is None else joined(shard, table)
+        sums.add(edit_rows(shard, table, names))
         shards += 1
     if not sums.edits:
         raise ConfigProblem(
@@ -70,12 +76,22 @@ def evaluate_run(root: str, join: Join = lambda shard, table: table) -> Evaluati
             f" {shards} committed shards; `deltah status {storage.redact(root)}` says how far it is"
         )
     rows = matrix(sums.effects)
-    figures = tuple(figure_rows(sums, rows))
+    figures = [*figure_rows(sums, rows), *(() if joined is None else joined.figures())]
     target = evaluation_folder(root)
     write_figures(target, figures)
     write_matrix(target, rows, sums.dials)
-    counts = folder.counts()
-    return Evaluation(target, figures, tuple(rows), shards, counts.pending, tuple(notices))
+    write_spread(target, {} if joined is None else joined.record())
+    failures = [] if joined is None else joined.failures
+    write_errors(target, failures)
+    return Evaluation(
+        folder=target,
+        figures=tuple(figures),
+        matrix=tuple(rows),
+        shards=shards,
+        pending=folder.counts().pending,
+        notices=(*notices, *(() if joined is None else joined.notices)),
+        failures=len(failures),
+    )
 
 
 def run_of_edits(folder: RunFolder) -> Mapping[str, Any]:

@@ -79,8 +79,8 @@ class RunSums:
 
 
 def scopes(rows: EditRows) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
-    """Every scope of the rows, and which of them are in it."""
+    """Every scope of the rows, and which of them are in it; rows without a region are in `all`."""
     yield ALL, np.ones(len(rows.name), bool)
     for column in (rows.region, rows.name):
-        for scope in sorted(set(column.tolist())):
+        for scope in sorted(set(column[rows.region != ""].tolist())):
             yield scope, column == scope

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 STRENGTHS = [-0.2, -0.1, 0.1, 0.2]
 SHARDS, PICTURES = 2, 4
+TEXTS = {"source": "face", "target": "smile face"}
 Evaluate = Callable[..., Any]
 
 
@@ -115,3 +120,144 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
     assert empty.returncode == 2
     assert "expected a run with edits" in empty.stderr
     assert shards.deltah("evaluate").returncode == 2
+
+
+def written(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scored(made: Path, shards: ModuleType, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # fmt: skip  # noqa: E501
+    """A copy of the run, evaluated with models in two worker processes."""
+    run = tmp_path_factory.mktemp("scored") / "run"
+    shutil.copytree(made, run, ignore=shutil.ignore_patterns("evaluation"))
+    section = {
+        "scores": {
+            "clip": {"kind": "similarity", "model": str(clip)},
+            "smile": {"kind": "directional", "model": str(clip), **TEXTS},
+        },
+        "filters": {"rules": ["in_change > 0.01", "score_clip > 0.5"]},
+    }
+    config = written(run.parent / "evaluate.yaml", section)
+    done = shards.deltah("evaluate", run, "--config", config, "--embedding", clip, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "Fréchet distance" in done.stdout
+    return run
+
+
+def test_models_measure_the_stored_pictures_against_the_originals(scored: Path, clip: Path) -> None:
+    import torch
+
+    from lib.metrics.scores import load_similarity
+
+    rows = rows_of(scored)
+    measured = pl.concat(
+        [
+            pl.read_parquet(path).with_columns(shard=pl.lit(path.name.rpartition("-")[0]))
+            for path in sorted((scored / "evaluation" / "rows").glob("*.parquet"))
+        ]
+    )
+    edits = measured.filter(pl.col("edit").is_not_null())
+    assert len(edits) == len(rows)
+    assert len(measured) - len(edits) == SHARDS * PICTURES - 1, "a row an original"
+    row = rows.row(0, named=True)
+    config = json.loads((scored / "run.json").read_text())["config"]
+    source = Path(config["input"]["shards"][0]).parent / f"{row['shard']}.tar"
+    before = picture_in(source, f"{row['key']}.png")
+    after = picture_in(scored / "images" / row["image"], row["member"])
+    images = [
+        torch.from_numpy(a.copy()).permute(2, 0, 1)[None] / 127.5 - 1 for a in (before, after)
+    ]
+    expected = float(load_similarity(str(clip), torch.device("cpu"))(*images))
+    found = edits.filter(
+        (pl.col("shard") == row["shard"])
+        & (pl.col("index") == row["index"])
+        & (pl.col("edit") == row["edit"])
+    )["score_clip"].item()
+    assert found == pytest.approx(expected, abs=1e-4)
+    figures = figures_of(scored)
+    assert figures["all", "score_clip"]["value"] == pytest.approx(
+        edits["score_clip"].mean(), rel=1e-5
+    )
+    assert figures["part", "score_smile"]["count"] == len(rows)
+
+
+def picture_in(tar: Path, name: str) -> np.ndarray:
+    with tarfile.open(tar) as archive:
+        file = archive.extractfile(name)
+        assert file is not None
+        return np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
+
+
+def test_rules_of_an_evaluation_are_counted_and_change_nothing(scored: Path) -> None:
+    figures, rows = figures_of(scored), rows_of(scored)
+    assert rows["filtered"].null_count() == len(rows)
+    weak = int((rows["in_change"] <= 0.01).sum())
+    assert figures["all", "filtered"]["value"] >= weak
+    if weak:
+        assert figures["all", "filtered: in_change > 0.01"]["value"] == weak
+
+
+def test_distances_of_the_sets_are_those_of_scipy(scored: Path) -> None:
+    import scipy.linalg
+
+    tables = [pl.read_parquet(p) for p in sorted((scored / "evaluation" / "rows").glob("*.parquet"))]  # fmt: skip  # noqa: E501
+    measured = pl.concat(tables)
+    sets = [
+        np.array(measured.filter(chosen)["embedding"].to_list(), np.float64)
+        for chosen in (pl.col("edit").is_null(), pl.col("edit").is_not_null())
+    ]
+    covariances = [np.cov(x.T) for x in sets]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
+    shift = np.square(sets[0].mean(0) - sets[1].mean(0)).sum()
+    expected = float(shift + np.trace(covariances[0] + covariances[1] - 2 * np.real(root)))
+    spread = json.loads((scored / "evaluation" / "spread.json").read_text())
+    found = spread["scopes"]["all"]["frechet_distance"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert spread["scopes"]["part"]["edited"] == len(sets[1])
+
+
+def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(
+    scored: Path, shards: ModuleType, clip: Path
+) -> None:
+    folder = scored / "evaluation"
+    before = {name: (folder / name).read_bytes() for name in ("figures.parquet", "spread.json")}
+    first, second = sorted((folder / "rows").glob("*.parquet"))
+    kept = first.stat().st_mtime_ns
+    second.unlink()
+    config = scored.parent / "evaluate.yaml"
+    done = shards.deltah("evaluate", scored, "--config", config, "--embedding", clip)
+    assert done.returncode == 0, done.stderr
+    assert "(1 by an earlier call)" in done.stderr
+    assert first.stat().st_mtime_ns == kept
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_a_shard_whose_pictures_are_gone_is_named_and_the_rest_is_evaluated(
+    made: Path, shards: ModuleType, clip: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made, run, ignore=shutil.ignore_patterns("evaluation"))
+    lost = sorted((run / "images").glob("*.tar"))[0]
+    lost.unlink()
+    done = shards.deltah("evaluate", run, "--embedding", clip)
+    assert done.returncode == 1
+    assert "in-0" in done.stdout
+    figures = figures_of(run)
+    assert figures["all", "edits"]["value"] == len(rows_of(run))
+    assert figures["all", "frechet_distance"]["count"] < len(rows_of(run))
+
+
+def test_mistakes_in_the_config_of_an_evaluation_are_named(
+    made: Path, shards: ModuleType, tmp_path: Path
+) -> None:
+    for section, sentence in (
+        ({"score": {}}, "scores"),
+        ({"posterior_gap": [300]}, "needs the diffusion model"),
+        ({"scores": {"a": {"kind": "similarity", "model": "/none"}}}, "is no folder"),
+        ({"scores": {"a": {"kind": "lpips"}}}, "deltah[lpips]"),
+    ):
+        done = shards.deltah("evaluate", made, "--config", written(tmp_path / "e.yaml", section))
+        assert done.returncode == 2, section
+        assert sentence in done.stderr
