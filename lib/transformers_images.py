@@ -22,12 +22,16 @@ class ImageProcessor:
     """The processor of a folder; raises ModelProblem where it cannot run on PIL."""
 
     def __init__(self, found: TransformersFolder) -> None:
-        from transformers import AutoImageProcessor
+        from transformers import AutoConfig, AutoImageProcessor
 
+        local = {"local_files_only": True, "trust_remote_code": False}
         try:
+            # With the config, a processor of a name that is no more (SegformerFeatureExtractor, in
+            # many face parsers) is found by the kind of model.
+            config = AutoConfig.from_pretrained(str(found.folder), **local)
             # The PIL backend also where torchvision is installed: scores must not depend on that.
             self._processor = AutoImageProcessor.from_pretrained(
-                str(found.folder), local_files_only=True, trust_remote_code=False, backend="pil"
+                str(found.folder), config=config, backend="pil", **local
             )
         except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
             raise ModelProblem(

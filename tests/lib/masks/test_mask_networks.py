@@ -164,6 +164,25 @@ def test_classes_are_known_without_torch_and_hashes_follow_the_content(
     assert len({*before, *after}) == 4
 
 
+@pytest.mark.parametrize("key", ["image_processor_type", "feature_extractor_type"])
+def test_processors_under_their_names_of_old_are_read(
+    parser: Path, sample: Any, tmp_path: Path, key: str
+) -> None:
+    """Face parsers on the hub were saved when processors were called feature extractors."""
+    old = Path(shutil.copytree(parser, tmp_path / "old"))
+    path = old / "preprocessor_config.json"
+    values = json.loads(path.read_text())
+    del values["image_processor_type"]
+    path.write_text(json.dumps(values | {key: "SegformerFeatureExtractor"}))
+    samples, regions = [sample(k, size=48) for k in range(2)], {"skin": (1, 2)}
+    new_masks = SemanticMasks(open_segmenter(str(parser)), regions, CPU)(samples)
+    old_masks = SemanticMasks(open_segmenter(str(old)), regions, CPU)(samples)
+    for before, after in zip(new_masks, old_masks, strict=True):
+        assert not isinstance(before, ImageError)
+        assert not isinstance(after, ImageError)
+        assert torch.equal(before["skin"], after["skin"])
+
+
 def test_unusable_folders_are_refused(parser: Path, sam: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelProblem, match="expected model_type 'sam', got 'segformer'"):
         open_mask_generator(str(parser))
