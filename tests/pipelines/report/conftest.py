@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,3 +173,9 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(RunFolder(str(tmp_path / "run")), tmp_path / "in")
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[[Path], Run]:
+    """A run in a folder of its own."""
+    return lambda folder: Run(RunFolder(str(folder / "run")), folder / "in")
