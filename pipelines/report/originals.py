@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from lib import storage
@@ -17,11 +18,13 @@ from pipelines.config import RunConfig
 from pipelines.contact_sheets import Mask
 from pipelines.report.pictures import Pictures, Sides, resized, resized_mask
 from pipelines.report.samples import Sample
-from pipelines.segment_config import Box, MaskFile
+from pipelines.segment_config import Box, Classes, MaskFile, Prompt
 from pipelines.side_files import side_files
 
 _MAX_SHARD_BYTES = 2 * 2**30
 """A larger input shard is not read for the report."""
+_FROM_FILES = ("part_files", "label_map")
+"""Kinds of providers whose masks can be had again without a network."""
 
 _GEOMETRY = {
     "width": "source_width",
@@ -63,6 +66,7 @@ class OriginalsReader:
             if sentence not in self.notices:
                 self.notices.append(sentence)
             return
+        self._tell_of_networks(self._config)
         for shard, found in lacking.items():
             try:
                 raw = _input_samples(self._urls, found[0])
@@ -81,6 +85,20 @@ class OriginalsReader:
                         f" {error}"
                     )
 
+    def _tell_of_networks(self, config: RunConfig) -> None:
+        names = sorted(
+            name
+            for name, source in config.segment.regions.items()
+            if isinstance(source, Classes | Prompt)
+            and config.segment.providers[source.provider].kind not in _FROM_FILES
+        )
+        sentence = (
+            f"The masks of {', '.join(names)} come from networks and are stored with"
+            " output.layout pairs alone: they are not shown."
+        )
+        if names and sentence not in self.notices:
+            self.notices.append(sentence)
+
 
 def _input_samples(urls: Mapping[str, str], sample: Sample) -> dict[int, RawSample]:
     """The samples of the shard that `sample` came from, by index."""
@@ -96,7 +114,6 @@ def _input_samples(urls: Mapping[str, str], sample: Sample) -> dict[int, RawSamp
 def _add(
     config: RunConfig, sample: Sample, raw: RawSample, sides: Sides, pictures: Pictures
 ) -> None:  # fmt: skip
-    regions = config.segment.regions
     claimed = side_files(config)
     pixels_HWC, geometry = decode(
         raw.files[image_member(raw, claimed)],
@@ -109,16 +126,33 @@ def _add(
     pictures.originals[sample.shard, sample.index] = resized(
         Image.fromarray(pixels_HWC), sides.shown
     )
-    for name, source in regions.items():
-        place = (sample.shard, sample.index, name)
+    for name, mask in _masks(config, raw, geometry, sides.shown).items():
+        pictures.masks[sample.shard, sample.index, name] = mask
+
+
+def _masks(config: RunConfig, raw: RawSample, geometry: Geometry, side: int) -> dict[str, Mask]:
+    """Of all regions that need no network, side x side."""
+    segment, max_pixels = config.segment, config.input.max_pixels
+    if segment.providers or segment.dilation:
+        # These need torch, which the report does without otherwise.
+        from pipelines.file_masks import masks_of_files
+
+        masks = masks_of_files(segment, raw.files, geometry, max_pixels=max_pixels)
+        return {name: _shown(mask_HW.numpy(), side) for name, mask_HW in masks.items()}
+    found: dict[str, Mask] = {}
+    for name, source in segment.regions.items():
         if isinstance(source, Box):
-            pictures.masks[place] = _inside(source, sides.shown)
+            found[name] = _inside(source, side)
         elif isinstance(source, MaskFile) and source.file in raw.files:
             coverage_HW = decode_mask(
-                raw.files[source.file], geometry=geometry, max_pixels=config.input.max_pixels
+                raw.files[source.file], geometry=geometry, max_pixels=max_pixels
             )
-            grey = Image.fromarray((coverage_HW * 255).round().astype(np.uint8))
-            pictures.masks[place] = resized_mask(grey, sides.shown)
+            found[name] = _shown(coverage_HW, side)
+    return found
+
+
+def _shown(coverage_HW: npt.NDArray[np.float32], side: int) -> Mask:
+    return resized_mask(Image.fromarray((coverage_HW * 255).round().astype(np.uint8)), side)
 
 
 def _inside(source: Box, side: int) -> Mask:
