@@ -20,6 +20,7 @@ from cluster.runner import run
 from lib.masks.class_names import BISENET, PARTS
 from lib.run_folder import RunFolder
 from lib.verification import verify
+from pipelines.config import RunConfig
 
 PICTURES = 5
 BROKEN = 2
@@ -70,11 +71,10 @@ def networks(mask_networks: ModuleType, tmp_path_factory: pytest.TempPathFactory
     return root
 
 
-def edited(
+def config(
     shards: ModuleType, checkpoint: Path, networks: Path, root: Path, **changes: Any
-) -> tuple[Path, list[dict[str, Any]]]:
-    """Run the main job over one shard; its folder and the manifest's rows."""
-    url = shards.write_tar(root / "in" / "in-0.tar", members(shards))
+) -> RunConfig:
+    """The main job over one shard; `changes` are of the section `segment`."""
     providers = {
         "parts": {"kind": "part_files"},
         "map": {"kind": "label_map", "file": "labels.png", "classes": "bisenet"},
@@ -82,19 +82,25 @@ def edited(
         "sam": {"kind": "mask_generation", "model": str(networks / "sam")},
     }
     segment = {"regions": REGIONS, "providers": providers, "min_area": 0.0, "max_area": 1.0}
-    made = shards.config(
+    made: RunConfig = shards.config(
         checkpoint,
-        url,
+        shards.write_tar(root / "in" / "in-0.tar", members(shards)),
         root / "run",
         segment=segment | changes,
         edit={"strengths": [0.2], "window": [900, 300], "batch_size": 8},
         output={"folder": str(root / "run"), "layout": "pairs"},
     )
+    return made
+
+
+def edited(made: RunConfig) -> tuple[Path, list[dict[str, Any]]]:
+    """Run it; its folder and the manifest's rows, by sample and region."""
     outcome = run(made, console=Console(quiet=True), rules=Rules(workers=1))
     assert (outcome.exit_code, outcome.done) == (0, 1), outcome.sentence
-    assert verify(RunFolder(str(root / "run")), deep=True).problems == ()
-    rows = [r for file in (root / "run/manifest").glob("edits-*.parquet") for r in read(file)]
-    return root / "run", sorted(rows, key=lambda row: (row["index"], row["region"]))
+    folder = Path(made.output.folder)
+    assert verify(RunFolder(str(folder)), deep=True).problems == ()
+    rows = [r for file in (folder / "manifest").glob("edits-*.parquet") for r in read(file)]
+    return folder, sorted(rows, key=lambda row: (row["index"], row["region"]))
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -116,7 +122,7 @@ def stored_masks(folder: Path, shards: ModuleType) -> dict[bytes, npt.NDArray[np
 def test_every_provider_gives_its_regions_to_the_main_job(
     tiny_checkpoint: Path, shards: ModuleType, networks: Path, tmp_path: Path
 ) -> None:
-    folder, rows = edited(shards, tiny_checkpoint, networks, tmp_path)
+    folder, rows = edited(config(shards, tiny_checkpoint, networks, tmp_path))
     assert [(row["index"], row["region"]) for row in rows] == [
         (number, name) for number in range(PICTURES) if number != BROKEN for name in sorted(REGIONS)
     ]
@@ -155,7 +161,8 @@ def test_masks_are_widened_before_they_are_used_and_hashed(
     regions = {"eyes": REGIONS["eyes"]}
     providers = {"parts": {"kind": "part_files"}}
     only = {"regions": regions, "providers": providers}
-    folder, rows = edited(shards, tiny_checkpoint, networks, tmp_path, **only, dilation=1 / 16)
+    made = config(shards, tiny_checkpoint, networks, tmp_path, **only, dilation=1 / 16)
+    folder, rows = edited(made)
     masks = stored_masks(folder, shards)
     assert len(rows) == PICTURES
     for row in rows:
@@ -163,3 +170,35 @@ def test_masks_are_widened_before_they_are_used_and_hashed(
         cross = [inside[1:-1, 1:-1], inside[2:, 1:-1], inside[:-2, 1:-1]]
         expected = np.any([*cross, inside[1:-1, 2:], inside[1:-1, :-2]], axis=0)
         np.testing.assert_array_equal(masks[row["member"].removesuffix(".edited.png")], expected)
+
+
+@pytest.mark.timeout(180)
+def test_latents_are_stored_without_masks_and_give_the_same_masks_and_edits_later(
+    tiny_checkpoint: Path, shards: ModuleType, networks: Path, tmp_path: Path
+) -> None:
+    made = config(shards, tiny_checkpoint, networks, tmp_path)
+    folder, _ = edited(made)
+    values = made.model_dump(mode="json")
+    stored = str(tmp_path / "latents")
+    elsewhere = {
+        name: provider | ({"model": str(tmp_path / "nowhere")} if "model" in provider else {})
+        for name, provider in values["segment"]["providers"].items()
+    }
+    storing = values | {
+        "pipeline": "store_latents",
+        "segment": values["segment"] | {"providers": elsewhere},
+        "output": {"folder": stored, "latents": "float32"},
+    }
+    storing["invert"] = storing["invert"] | {"keep": [values["discover"]["timesteps"][0]]}
+    outcome = run(RunConfig.model_validate(storing), console=Console(quiet=True))
+    assert (outcome.exit_code, outcome.done) == (0, 1), outcome.sentence
+    values["invert"] |= {"latents": stored}
+    values["output"] |= {"folder": str(tmp_path / "again")}
+    again, _ = edited(RunConfig.model_validate(values))
+    same = ("images", "directions", "errors")
+    before, after = (
+        {name: digest for name, digest in shards.hashes(each).items() if name.startswith(same)}
+        for each in (folder, again)
+    )
+    assert before == after
+    assert len(before) == len(same)
