@@ -12,6 +12,7 @@ from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.model_source import open_model
 from pipelines.segment_config import Automatic, Classes
+from pipelines.study_config import DatasetDiscovery
 
 if TYPE_CHECKING:
     from lib.masks.automatic import AutomaticMasks
@@ -41,7 +42,11 @@ def automatic_fields(config: RunConfig, name: str, provider: Automatic) -> dict[
 
 
 def automatic_evaluations(config: RunConfig) -> int:
-    """Network evaluations an image that the masks of all automatic providers take."""
+    """Network evaluations an image that the masks of all automatic providers take; where all images
+    are learned from together there are no masks.
+    """
+    if isinstance(config.discover, DatasetDiscovery):
+        return 0
     return sum(
         len(read_regions(provider.path).model.study.timesteps)
         for provider in config.segment.providers.values()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 _REDUCTION_ROUNDS = 6
 """Of a coreset: its centres need not be at rest, only near the points that they stand for."""
@@ -184,10 +184,16 @@ def distances(
 
 def sampled(maps: Sequence[Tensor], places_P: Tensor, size: tuple[int, int]) -> Tensor:
     """The features (P, D) of one image's pixels, by their flat positions `places_P` in an image of
-    `size`; each map (C, Y, X) is enlarged bilinearly.
+    `size`: of each map (C, Y, X) what enlarging it bilinearly would give there, without doing so.
     """
-    columns = [_resized(map_CYX[None], size)[0].flatten(1)[:, places_P].T for map_CYX in maps]
-    return torch.cat(columns, dim=1)
+    height, width = size
+    x_P, y_P = (places_P % width + 0.5) / width, (places_P // width + 0.5) / height
+    at_11P2 = (2 * torch.stack([x_P, y_P], dim=-1) - 1)[None, None]
+    columns = [
+        grid_sample(map_CYX[None], at_11P2.to(map_CYX), padding_mode="border", align_corners=False)
+        for map_CYX in maps
+    ]
+    return torch.cat([column_1C1P[0, :, 0].T for column_1C1P in columns], dim=1)
 
 
 def to_arrays(points: Points) -> dict[str, NDArray[np.generic]]:
