@@ -46,15 +46,15 @@ OWN = {
 }
 """The factors that are drawn anew, by region."""
 APPROACHES = {
-    "J^T d alone": Approach(basis=1, rounds=1, outside=1.0),
     "reference": Approach(basis=24, rounds=4, outside=1.0),
+    "J^T d alone": Approach(basis=1, rounds=1, outside=1.0),
 }
-"""The gradient of the region towards the reference, at its best strength; and the defaults."""
+"""The defaults; and the gradient of the region towards the reference at its best strength."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One edit at the solved strength."""
+    """One edit at strength 1."""
 
     region: str
     towards: float
@@ -90,6 +90,9 @@ def tools() -> tuple[Bench, Regressor]:
     return load_bench(NUM_STEPS), load()
 
 
+_held_out = cache(held_out)
+
+
 @cache
 def _factors(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Of the sources, and of the references, (N, F)."""
@@ -110,7 +113,7 @@ def faces(index: int, count: int, seed: int) -> Faces:
     bench, _ = tools()
     region = _regions(count)[index]
     _, reference_NF = _factors(count, seed)
-    samples, zones = held_out(count, seed)
+    samples, zones = _held_out(count, seed)
     (inverted,) = bench.inverted(
         samples[index : index + 1],
         last=bench.grid.last_node(WINDOW[0]),
@@ -151,16 +154,15 @@ def discovered(bench: Bench, found: Faces, approach: Approach) -> Discovered:
 
 
 def measure(index: int, count: int, seed: int, approach: Approach) -> Pair:
-    """Find, edit at the solved strength, and read."""
+    """Find, edit at strength 1, and read."""
     bench, regressor = tools()
     found = faces(index, count, seed)
     started = time.process_time()
     one = discovered(bench, found, approach)
     cpu_s = time.process_time() - started
     (direction,) = one.directions
-    strength = float(direction.parameters["strength"])
     latent = found.segmented.inverted.latent
-    images_BCHW = bench.editor(WINDOW).decode(latent, [Shift(direction, strength)])
+    images_BCHW = bench.editor(WINDOW).decode(latent, [Shift(direction, 1.0)])
     if images_BCHW is None:
         raise ArithmeticError(f"pair {index}: the edit is not finite")
     plain_CHW, edited_CHW = as_floats(images_BCHW)
@@ -180,7 +182,7 @@ def measure(index: int, count: int, seed: int, approach: Approach) -> Pair:
         others=float(change_F[others].abs().mean()),
         difference=float(difference_F[own].abs().mean()),
         roir=float(outside / inside),
-        strength=strength,
+        strength=direction.unit_strength,
         explained=float(direction.parameters["explained"]),
         evaluations=one.evaluations,
         cpu_s=cpu_s,

@@ -96,6 +96,10 @@ class Direction:
     spread: float | None = None
     """Mean sine of the angle between it and the directions it was merged from."""
     scores: Scores | None = None
+    unit_strength: float = 1.0
+    """What a strength of 1 is, in units of `h_norm`: 1, or the length at which the direction does
+    what it was found for.
+    """
 
 
 def content_id(
@@ -167,7 +171,7 @@ def combined(directions: Sequence[Direction], coefficients: Sequence[float]) -> 
     )
     if bool((total_SCYX.flatten(1).norm(dim=1) < 1e-6).any()):
         raise ValueError("the weighted sum of the directions is zero")
-    return _derived(first, total_SCYX, directions, "combined")
+    return replace(_derived(first, total_SCYX, directions, "combined"), unit_strength=1.0)
 
 
 def projected_out(direction: Direction, removed: Sequence[Direction]) -> Direction:

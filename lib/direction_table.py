@@ -18,7 +18,7 @@ from lib.library_facts import library_facts, refuse_foreign
 _PLAIN = (
     "id", "space", "h_layer", "model", "method", "region", "mask_sha256", "shard", "index", "key",
     "rank", "singular_value", "gap", "residual", "angle", "converged", "jvp_count", "vjp_count",
-    "sign_rule", "h_norm", "support", "spread", "label",
+    "sign_rule", "h_norm", "unit_strength", "support", "spread", "label",
 )  # fmt: skip
 _SCORES = (
     "score", "roir", "in_change", "strength", "consistency", "linearity", "symmetry", "factor",

@@ -19,35 +19,20 @@ def every_strength(strengths: Sequence[float]) -> EditPlan:
     return lambda discovered: [Shift(d, s) for d in discovered.directions for s in strengths]
 
 
-def plain(_direction: Direction) -> float:
-    """Strengths are in units of the model's mean norm of h, whatever the direction."""
-    return 1.0
-
-
-def solved(direction: Direction) -> float:
-    """The strength at which a direction does what it was found for, its parameter `strength`."""
-    return float(direction.parameters["strength"])
-
-
-def planned(
-    entries: Sequence[Entry], sample: int | None, unit: Callable[[Direction], float] = plain
-) -> EditPlan:
+def planned(entries: Sequence[Entry], sample: int | None) -> EditPlan:
     """What the entries select of an image's directions; of that, `sample` edits by its seed, or
-    all with None. `unit` is what an entry's strength of 1 means for a direction.
+    all with None.
     """
-    return partial(_planned, tuple(entries), sample, unit)
+    return partial(_planned, tuple(entries), sample)
 
 
 def _planned(
-    entries: tuple[Entry, ...],
-    sample: int | None,
-    unit: Callable[[Direction], float],
-    discovered: Discovered,
-) -> list[Shift]:
+    entries: tuple[Entry, ...], sample: int | None, discovered: Discovered
+) -> list[Shift]:  # fmt: skip
     directions = discovered.directions
     choices = enumerated(entries, [candidate(direction) for direction in directions])
     seed = discovered.segmented.inverted.sample.seed
-    return [_shift(directions, choice, unit) for choice in sampled(choices, sample, seed)]
+    return [_shift(directions, choice) for choice in sampled(choices, sample, seed)]
 
 
 def candidate(direction: Direction) -> Candidate:
@@ -64,11 +49,6 @@ def candidate(direction: Direction) -> Candidate:
     )
 
 
-def _shift(
-    directions: Sequence[Direction], choice: Choice, unit: Callable[[Direction], float]
-) -> Shift:
-    first, *added = (
-        Shift(directions[position], strength * unit(directions[position]))
-        for position, strength in choice
-    )
+def _shift(directions: Sequence[Direction], choice: Choice) -> Shift:
+    first, *added = (Shift(directions[position], strength) for position, strength in choice)
     return Shift(first.direction, first.strength, tuple(added))

@@ -75,7 +75,7 @@ class EditShifts:
         for b, row in enumerate(rows):
             for term in _terms(row):
                 for weight, step in self._parts(term, node):
-                    length = term.strength * weight * unit
+                    length = term.strength * term.direction.unit_strength * weight * unit
                     shift_BCYX[b] += length * term.direction.vector_SCYX[step]
         return shift_BCYX
 
@@ -86,7 +86,7 @@ class EditShifts:
         found = []
         for term in _terms(row):
             places = nodes_of_x(term.direction, self.grid)
-            share = term.strength / max(len(places), 1)
+            share = term.strength * term.direction.unit_strength / max(len(places), 1)
             found += [
                 Move(share, term.direction.h_norm, term.direction.vector_SCYX[step])
                 for step, place in enumerate(places)

@@ -51,7 +51,8 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     (
         "strength",
         pa.float32(),
-        "shift in units of the model's mean norm of h; of sdedit the noise, sqrt(1 - alpha_bar)",
+        "shift in units of the model's mean norm of h (times the direction's unit_strength); of"
+        " sdedit the noise, sqrt(1 - alpha_bar)",
     ),
     (
         "added_directions",
@@ -172,6 +173,11 @@ _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
     ("vjp_count", pa.int32(), "reverse products, likewise"),
     ("sign_rule", pa.string(), "what makes + mean +"),
     ("h_norm", pa.float32(), "the model's mean norm of h at the timestep: the unit of strength"),
+    (
+        "unit_strength",
+        pa.float32(),
+        "what strength 1 means, in units of h_norm: 1, of reference what meets the reference",
+    ),
     ("parents", pa.list_(pa.string()), "ids, for combinations and merged directions"),
     ("support", pa.int32(), "images it comes from"),
     ("spread", pa.float32(), "mean sine of the angle to the directions it was merged from"),

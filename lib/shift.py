@@ -13,7 +13,9 @@ class Shift:
 
     direction: Direction
     strength: float
-    """In units of the model's mean norm of h, or of the norm of unit noise for a direction of x."""
+    """In units of the model's mean norm of h, or of the norm of unit noise for a direction of x;
+    times the direction's own unit, where that is not 1.
+    """
     added: tuple[Shift, ...] = ()
     """Further directions; those have nothing added themselves."""
 

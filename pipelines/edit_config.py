@@ -47,7 +47,9 @@ class Edit(Section):
     window: tuple[Timestep, Timestep] = (900, 300)
     """Highest and lowest timestep at which h is shifted; inversion stops at the highest."""
     strengths: Annotated[tuple[float, ...], Field(min_length=1)] = (-0.1, 0.1)
-    """In units of the model's mean norm of h; the effect does not depend on the number of steps."""
+    """In units of the model's mean norm of h; the effect does not depend on the number of steps. Of
+    directions with a unit of their own (`reference`), in that: 1 meets the reference.
+    """
     batch_size: PositiveInt = 16
     """Edits of one image decoded together."""
     window_rule: WindowRule | None = None

@@ -214,6 +214,7 @@ def _from_members(
         jvp_count=sum(jvp for jvp, _ in products.values()),
         vjp_count=sum(vjp for _, vjp in products.values()),
         h_norm=fmean(d.h_norm for d in members),
+        unit_strength=fmean(d.unit_strength for d in members),
         parents=tuple(d.id for d in members),
         support=sum(images.values()),
         spread=spread,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.edit_plan import plain, planned, solved
+from lib.edit_plan import planned
 from lib.grid import edited_nodes
 from lib.region_guard import RegionGuard
 from lib.run_folder import RunFolder
@@ -18,7 +18,6 @@ from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import Inversions, LatentStore
 from pipelines.mask_providers import build_segmenter
 from pipelines.planned_edits import planned_choices
-from pipelines.reference_config import ReferenceDiscovery
 from pipelines.samplers import build_sampler
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
@@ -73,11 +72,7 @@ def build_editor(config: RunConfig, engine: Engine) -> Editor:
         window=edit.window,
         injection=edit.injection,
         sampler=build_sampler(config),
-        plan=planned(
-            plan_entries(edit.plan, edit.strengths),
-            edit.plan.sample,
-            unit=solved if isinstance(config.discover, ReferenceDiscovery) else plain,
-        ),
+        plan=planned(plan_entries(edit.plan, edit.strengths), edit.plan.sample),
         batch_size=edit.batch_size,
         h_norms=engine.h_norms,
         reach=edit.reach,

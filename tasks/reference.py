@@ -80,8 +80,8 @@ class ReferenceDiscoverer:
     The reference need not be inverted: what is wanted is the difference between it and the
     reconstruction, inside the region. A Krylov basis of that difference (`lib.reference`) is found
     at one timestep; the combination in it by finite edits, decoded as the run decodes its own. The
-    direction is of unit norm; the strength at which it meets the reference is its parameter
-    `strength`, in units of the model's mean norm of h.
+    direction is of unit norm; a strength of 1 meets the reference as well as can be
+    (`unit_strength`).
     """
 
     def __init__(
@@ -251,7 +251,6 @@ class ReferenceDiscoverer:
                 **self._parameters,
                 "products": place.jacobian.products,
                 "reference_sha256": place.reference.sha256,
-                "strength": float(found.matched.c_Q.norm()),
                 "explained": found.matched.explained,
                 "explained_linearly": found.matched.linear,
             },
@@ -260,6 +259,7 @@ class ReferenceDiscoverer:
             converged=found.matched.converged,
             jvp_count=place.jacobian.jvp_count,
             vjp_count=place.jacobian.vjp_count,
+            unit_strength=float(found.matched.c_Q.norm().float()),  # as it will be read back
         )
 
 

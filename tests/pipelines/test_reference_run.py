@@ -81,8 +81,8 @@ def test_an_edit_at_strength_1_is_nearer_to_the_reference_in_the_region(
     found = {d.index: d for d in stored(world.folder)}
     for hardly, whole in zip(world.rows[::2], world.rows[1::2], strict=True):
         d = found[whole["index"]]
-        assert whole["strength"] == pytest.approx(d.parameters["strength"], rel=1e-5)
-        assert hardly["strength"] == pytest.approx(whole["strength"] / 100)
+        assert (hardly["strength"], whole["strength"]) == (pytest.approx(0.01), 1.0)
+        assert d.unit_strength not in (0.0, 1.0)
         reference = pixels(references[f"{whole['key']}.reference.png"])[:, :8]
         before = np.square(edited[hardly["member"]][:, :8] - reference).sum()
         after = np.square(edited[whole["member"]][:, :8] - reference).sum()

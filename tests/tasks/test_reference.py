@@ -105,8 +105,8 @@ def test_it_is_nearly_the_least_squares_solution_of_the_whole_way_down(
         v_D = d.vector_SCYX.flatten().double().numpy()
         assert float(d.vector_SCYX.norm()) == pytest.approx(1)
         moved = weight * (F_ND @ v_D)
-        assert d.parameters["strength"] == pytest.approx(moved @ wanted / (moved @ moved), rel=0.1)
-        rest = wanted - d.parameters["strength"] * moved
+        assert d.unit_strength == pytest.approx(moved @ wanted / (moved @ moved), rel=0.1)
+        rest = wanted - d.unit_strength * moved
         best = wanted - weight * (F_ND @ exact_D)
         explained = 1 - (rest**2).sum() / (wanted**2).sum()
         assert d.parameters["explained"] == pytest.approx(explained, abs=1e-3)
