@@ -46,7 +46,7 @@ OWN = {
 }
 """The factors that are drawn anew, by region."""
 APPROACHES = {
-    "reference": Approach(basis=24, rounds=4, outside=1.0),
+    "reference": Approach(basis=16, rounds=3, outside=1.0),
     "J^T d alone": Approach(basis=1, rounds=1, outside=1.0),
 }
 """The defaults; and the gradient of the region towards the reference at its best strength."""
@@ -189,10 +189,12 @@ def measure(index: int, count: int, seed: int, approach: Approach) -> Pair:
     )
 
 
-def conditions(count: int, seed: int, approach: Approach) -> str:
-    """Everything that decides the rows beside the code."""
+def conditions(seed: int, approach: Approach) -> str:
+    """Everything that decides a pair beside its number and the code; the first pairs of a seed are
+    the same whatever their number.
+    """
     return (
-        f"{count} pairs of seed {seed}, {NUM_STEPS} steps, {REFINEMENTS} refinements, t={TIMESTEP},"
+        f"pairs of seed {seed}, {NUM_STEPS} steps, {REFINEMENTS} refinements, t={TIMESTEP},"
         f" window {WINDOW}, asymmetric, {approach}"
     )
 
@@ -246,7 +248,7 @@ def main(
     rows: dict[str, list[Pair]] = {}
     for name, default in APPROACHES.items():
         approach = replace(default, outside=outside)
-        settings = conditions(pairs, seed, approach)
+        settings = conditions(seed, approach)
         for index in range(pairs):
             pair = kept(
                 cache,
@@ -257,7 +259,7 @@ def main(
             rows.setdefault(name, []).append(pair)
             typer.echo(f"{name}: {index + 1} of {pairs}", err=True)
     print(describe())
-    print("\n".join(wrap(conditions(pairs, seed, APPROACHES["reference"]), 110)))
+    print("\n".join(wrap(f"{pairs} {conditions(seed, APPROACHES['reference'])}", 110)))
     print("towards: the share of the way to the reference that the region's own factors go, mean;")
     print("others: mean |change| of all others / mean |difference| of the region's own")
     for name, found in rows.items():

@@ -33,10 +33,10 @@ class ReferenceDiscovery(Section):
     """
     timesteps: Annotated[tuple[Timestep, ...], Field(min_length=1, max_length=1)] = (368,)
     """Exactly one; the nearest grid timestep is used."""
-    basis: PositiveInt = 24
+    basis: PositiveInt = 16
     """Columns of the Krylov basis of every region's wanted change: a product of either kind each.
     """
-    rounds: PositiveInt = 4
+    rounds: PositiveInt = 3
     """Of fitting by finite edits, each with four or five of them; ends earlier where nothing is
     gained.
     """
