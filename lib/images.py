@@ -13,22 +13,25 @@ from PIL import Image
 from lib.image_files import ImageError, open_image, upright
 
 __all__ = [
+    "MODES_16_BIT",
     "Fit",
     "Format",
     "Geometry",
     "ImageError",
     "decode",
-    "decode_labels",
     "decode_mask",
+    "decode_whole",
+    "decode_whole_mask",
     "encode",
+    "fitted",
 ]
 
 Fit = Literal["crop", "stretch"]
 Format = Literal["png", "jpeg", "webp"]
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
-_MODES_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_NEAREST = Image.Resampling.NEAREST
+MODES_16_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+"""Pillow's names of grey with 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +107,8 @@ def decode_mask(data: bytes, *, geometry: Geometry, max_pixels: int) -> npt.NDAr
     """
     image, orientation = open_image(data, max_pixels=max_pixels)
     coverage = upright(Image.fromarray(_coverage(image)), orientation)
-    fitted = _fitted(coverage, geometry, Image.Resampling.BOX)
-    return np.clip(np.asarray(fitted, dtype=np.float32), 0.0, 1.0)
-
-
-def decode_labels(
-    data: bytes, *, geometry: Geometry, max_pixels: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Decode a label map to class numbers, int32 of shape (size, size), and the sorted numbers that
-    occur in the whole file.
-
-    Grey values of 1, 8 and 16 bits and palette indices are the numbers. The map goes through the
-    image's crop, then is resized to the nearest pixel: numbers are never averaged.
-
-    Raises:
-        ImageError: it cannot be decoded; it is coloured, transparent or a JPEG, whose values are
-            not what was written (`unsupported`); or its size does not fit (`mask_size`).
-
-    """
-    image, orientation = open_image(data, max_pixels=max_pixels)
-    values = _labels(image)
-    fitted = _fitted(upright(Image.fromarray(values), orientation), geometry, _NEAREST)
-    return np.array(fitted, dtype=np.int32), np.unique(values)
+    coverage = fitted(coverage, geometry, Image.Resampling.BOX)
+    return np.clip(np.asarray(coverage, dtype=np.float32), 0.0, 1.0)
 
 
 def decode_whole(data: bytes, *, max_pixels: int) -> npt.NDArray[np.uint8]:
@@ -186,8 +169,10 @@ def _crop(image: Image.Image, geometry: Geometry) -> Image.Image:
     return image.crop((left, top, left + geometry.crop_width, top + geometry.crop_height))
 
 
-def _fitted(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:
-    """A mask through its image's crop, at the target size; see `decode_mask`."""
+def fitted(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:
+    """A mask through the crop of its image, at the target size; one that has that size already is
+    taken as it is. Raises ImageError `mask_size` as `decode_mask`.
+    """
     target = (geometry.size, geometry.size)
     if image.size == (geometry.width, geometry.height):
         return _crop(image, geometry).resize(target, resample)
@@ -209,7 +194,7 @@ def _fitted(image: Image.Image, geometry: Geometry, resample: Image.Resampling) 
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _MODES_16_BIT or (image.mode == "I" and image.format == "PNG"):
+    if image.mode in MODES_16_BIT or (image.mode == "I" and image.format == "PNG"):
         return _grey_to_rgb(image)
     if image.mode not in _MODES:
         raise ImageError(
@@ -239,7 +224,7 @@ def _coverage(image: Image.Image) -> npt.NDArray[np.float32]:
         alpha = np.asarray(image.getchannel("A"))
         if alpha.min() < 255:
             return alpha.astype(np.float32) / np.float32(255)
-    if image.mode in _MODES_16_BIT or (image.mode == "I" and image.format == "PNG"):
+    if image.mode in MODES_16_BIT or (image.mode == "I" and image.format == "PNG"):
         return _scaled(np.asarray(image), 65535)
     if image.mode in ("1", "L", "LA"):
         return _scaled(np.asarray(image.convert("L")), 255)
@@ -249,23 +234,6 @@ def _coverage(image: Image.Image) -> npt.NDArray[np.float32]:
     if (values != values[:, :, :1]).any():
         raise ImageError("unsupported", "the mask is coloured; expected grey, 1 bit or a palette")
     return _scaled(values[:, :, 0], 255)
-
-
-def _labels(image: Image.Image) -> npt.NDArray[np.int32]:
-    """Class numbers at the file's own size and orientation."""
-    if image.format == "JPEG":
-        raise ImageError("unsupported", "a label map is a JPEG, which changes values; expected PNG")
-    if image.mode in ("1", "L", "P", "I", *_MODES_16_BIT):
-        return np.asarray(image).astype(np.int32)
-    if image.mode == "RGB":
-        values = np.asarray(image)
-        if (values == values[:, :, :1]).all():
-            return values[:, :, 0].astype(np.int32)
-    raise ImageError(
-        "unsupported",
-        f"a label map has coloured or transparent pixels ({image.mode}); expected class numbers as"
-        " grey values or palette indices",
-    )
 
 
 def _scaled(values: npt.NDArray[np.generic], full: int) -> npt.NDArray[np.float32]:

@@ -120,8 +120,8 @@ def _locate(loc: Sequence[int | str]) -> _Place:
             kind = _annotation(kind, str(step))
         elif get_origin(kind) in (dict, tuple):
             kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
-            if get_origin(kind) is Annotated and _is_union(get_args(kind)[0]):
-                kind = get_args(kind)[0]
+            plain = get_args(kind)[0] if get_origin(kind) is Annotated else None
+            kind = plain if _is_union(plain) else kind
         else:
             kind = None
         if _is_section(kind):
@@ -221,11 +221,10 @@ def _sentence(detail: ErrorDetails, place: _Place) -> str:
         return _unknown_key(str(place.path[-1]), _keys(place.section))
     if kind == "missing":
         return "is missing, and is required"
+    key = str(context.get("discriminator")).strip("'")
     if kind == "union_tag_invalid":
-        key = context["discriminator"].strip("'")
         return f"got {key} {_shown(context['tag'])}, expected {context['expected_tags']}"
     if kind == "union_tag_not_found":
-        key = context["discriminator"].strip("'")
         tags = ", ".join(place.tags)
         return f"got {_shown(detail['input'])}, expected a key `{key}`: one of {tags}"
     if kind == "model_type" and place.branches and len(place.path) == place.branch_depth:

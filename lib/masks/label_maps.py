@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
-from lib.image_files import ImageError
-from lib.images import decode_labels
+from lib.image_files import ImageError, open_image, upright
+from lib.images import MODES_16_BIT, Geometry, fitted
 from lib.masks.mask_files import side_file
 from lib.masks.provider import Masks, one_by_one
 from lib.records import Sample
@@ -54,3 +56,41 @@ class LabelMapMasks:
             region: torch.from_numpy(np.isin(labels_HW, numbers).astype(np.float32))
             for region, numbers in self._regions.items()
         }
+
+
+def decode_labels(
+    data: bytes, *, geometry: Geometry, max_pixels: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Decode a label map to class numbers, int32 of shape (size, size), and the sorted numbers that
+    occur in the whole file.
+
+    Grey values of 1, 8 and 16 bits and palette indices are the numbers. The map goes through the
+    image's crop, then is resized to the nearest pixel: numbers are never averaged.
+
+    Raises:
+        ImageError: it cannot be decoded; it is coloured, transparent or a JPEG, whose values are
+            not what was written (`unsupported`); or its size does not fit (`mask_size`).
+
+    """
+    image, orientation = open_image(data, max_pixels=max_pixels)
+    values = _labels(image)
+    upright_values = upright(Image.fromarray(values), orientation)
+    fitted_values = fitted(upright_values, geometry, Image.Resampling.NEAREST)
+    return np.array(fitted_values, dtype=np.int32), np.unique(values)
+
+
+def _labels(image: Image.Image) -> npt.NDArray[np.int32]:
+    """Class numbers at the file's own size and orientation."""
+    if image.format == "JPEG":
+        raise ImageError("unsupported", "a label map is a JPEG, which changes values; expected PNG")
+    if image.mode in ("1", "L", "P", "I", *MODES_16_BIT):
+        return np.asarray(image).astype(np.int32)
+    if image.mode == "RGB":
+        values = np.asarray(image)
+        if (values == values[:, :, :1]).all():
+            return values[:, :, 0].astype(np.int32)
+    raise ImageError(
+        "unsupported",
+        f"a label map has coloured or transparent pixels ({image.mode}); expected class numbers as"
+        " grey values or palette indices",
+    )
