@@ -68,18 +68,18 @@ def _added(drivers: list[list[Mapping[str, Any]]]) -> Cost | None:
     reports = [e["report"] for events in drivers for e in events if e["event"] == "shard_done"]
     if not reports:
         return None
-    spans = [
-        (datetime.fromisoformat(events[-1]["time"]) - datetime.fromisoformat(events[0]["time"]))
-        for events in drivers
-        if events
-    ]
+    wall_s = 0.0
+    for events in drivers:
+        times = [datetime.fromisoformat(event["time"]) for event in events]
+        if times:  # the files of a driver are not in their order
+            wall_s += (max(times) - min(times)).total_seconds()
     return Cost(
         drivers=len(drivers),
         engine=str(started[-1]["engine"]) if started else "",
         workers=max((int(e["workers"]) for e in started), default=0),
         shards=len(reports),
         images=sum(int(report["n_in"]) for report in reports),
-        wall_s=sum(span.total_seconds() for span in spans),
+        wall_s=wall_s,
         model_s=sum(float(report["model_s"]) for report in reports),
         read_s=sum(float(report["read_s"]) for report in reports),
         write_s=sum(float(report["write_s"]) for report in reports),

@@ -29,6 +29,16 @@ class Figure:
     low: float
     high: float
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval; counts have none."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a count."""
+        return self.value == round(self.value, 0) if math.isfinite(self.value) else False
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix:

@@ -50,6 +50,10 @@ class RunNumbers:
     """Found in single images."""
     image_bytes: int = 0
     input_bytes: int = 0
+    marked: Counter[str] = field(default_factory=Counter)
+    """Rule of evaluate.filters -> edits for which it is the first that they break."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Likewise, of edits that were left out."""
     counts: Counter[GroupKey] = field(default_factory=Counter)
     """Edits of a group in the shards read, all samples."""
     edits: pa.Table = field(default_factory=lambda: pa.table({}))
@@ -182,6 +186,8 @@ def _add_record(numbers: RunNumbers, record: CommitRecord) -> None:
     numbers.samples_err += record.n_err
     numbers.n_edits += record.n_edits
     numbers.n_directions += record.n_directions
+    numbers.marked.update(record.marked)
+    numbers.dropped.update(record.dropped)
     numbers.image_bytes += record.image_bytes
     numbers.input_bytes += record.input_size
 

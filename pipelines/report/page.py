@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files as resources
@@ -108,16 +107,11 @@ def write_report(folder: str) -> str:
     return _write(run_folder, page, files)
 
 
-def _filtered(numbers: RunNumbers) -> list[tuple[str, int]]:
-    """(rule, edits that it marks) of the edits that were read, the most frequent first; ("", n) at
-    the end for those that fulfil all. Empty where no edit is marked.
-    """
-    if "filtered" not in numbers.edits.column_names:
-        return []
-    counted = Counter(numbers.edits["filtered"].to_pylist())
-    passed = counted.pop(None, 0)
-    marked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    return [*marked, ("", passed)] if marked else []
+def _filtered(numbers: RunNumbers) -> list[tuple[str, int, int]]:
+    """(rule, edits that it marks, edits left out for it), the most frequent first."""
+    rules = {*numbers.marked, *numbers.dropped}
+    rows = [(rule, numbers.marked[rule], numbers.dropped[rule]) for rule in rules]
+    return sorted(rows, key=lambda row: (-row[1] - row[2], row[0]))
 
 
 def _render(**values: Any) -> str:

@@ -17,6 +17,13 @@ from lib.run_index import read_index
 from pipelines.config import RunConfig
 
 MAX_QUARANTINED = 100
+_EDITS = "Edited images and editing directions"
+_SUBJECTS = {
+    "edit_dataset": _EDITS,
+    "direction_library": "Editing directions",
+    "store_latents": "Stored latents",
+    "region_model": "Regions learned from all images",
+}
 _MAX_FILES = 12
 
 
@@ -35,6 +42,8 @@ class RunState:
     files: tuple[tuple[str, int, int], ...]
     """(path in the run's folder, rows, bytes) of the manifest's first files."""
     files_left_out: int
+    region_sheet: str | None
+    """Of learned regions, relative to the report; None until `deltah regions` has drawn it."""
     notices: tuple[str, ...]
 
     @property
@@ -42,6 +51,11 @@ class RunState:
         """Whether the run's pipeline edits images at all."""
         config = None if self.run is None else self.run["config"]
         return not isinstance(config, dict) or of_config(config).name == EDITS.name
+
+    @property
+    def subject(self) -> str:
+        """What the run makes, in words."""
+        return _SUBJECTS.get(str(self.plain_config.get("pipeline")), _EDITS)
 
     @property
     def model(self) -> str | None:
@@ -74,6 +88,7 @@ def read_state(folder: RunFolder) -> RunState:
         quarantined=quarantined,
         files=files,
         files_left_out=left_out,
+        region_sheet="../regions/regions.png" if _has_region_sheet(folder) else None,
         notices=(*notices, *unreadable),
     )
 
@@ -119,6 +134,10 @@ def _quarantined(folder: RunFolder) -> tuple[dict[str, str], list[str]]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             notices.append(f"quarantine/{shard}.json cannot be read: {storage.redact(str(error))}")
     return reasons, notices
+
+
+def _has_region_sheet(folder: RunFolder) -> bool:
+    return "regions.png" in storage.list_names(folder.url("regions"))
 
 
 def _manifest(folder: RunFolder) -> tuple[tuple[tuple[str, int, int], ...], int]:

@@ -25,9 +25,10 @@
 
   /**
    * A card as {element, morph, set}. `open(morph)` is called when its picture is selected;
-   * `at` is the place of the strength to begin with; without it the strongest.
+   * `at` is the place of the strength to begin with, without it the strongest; `named` writes what
+   * is edited below the sample.
    */
-  deltah.card = (data, { open = null, at = null } = {}) => {
+  deltah.card = (data, { open = null, at = null, named = false } = {}) => {
     const strength = deltah.make("input", {
       type: "range", class: "strength", min: 0, step: 0.01,
       "aria-label": `Strength of ${data.title}, sample ${data.key}`,
@@ -94,6 +95,7 @@
       deltah.make("figcaption", {},
         deltah.make("div", { class: "who" },
           deltah.make("span", { class: "key", text: data.key, title: data.key }), shown),
+        named ? deltah.make("div", { class: "what", text: data.title, title: data.title }) : null,
         deltah.make("dl", {}, ...numbers.map(({ label, number }) =>
           deltah.make("div", {}, label, number)))));
     const first = morph.stops.findIndex((stop) => stop.place === at);

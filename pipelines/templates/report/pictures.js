@@ -97,11 +97,8 @@
     const group = tools(null);
     const show = (number) => {
       group.cards = extremes[number].cards.map(
-        ([card, at]) => deltah.card(cards[card], { at, open: deltah.enlarge }));
-      place.replaceChildren(...group.cards.map((card) => {
-        card.element.querySelector(".key").append(` · ${card.morph.data.title}`);
-        return card.element;
-      }));
+        ([card, at]) => deltah.card(cards[card], { at, named: true, open: deltah.enlarge }));
+      place.replaceChildren(...group.cards.map((card) => card.element));
       group.apply();
     };
     const titles = extremes.map(({ label, end }, n) => [n, `${label}, ${end}`, null]);

@@ -65,6 +65,10 @@ class Run:
     keys: Mapping[tuple[int, int], str] = field(default_factory=dict)
     roir: Mapping[tuple[int, int, int], float] = field(default_factory=dict)
     """(shard, index, edit) -> ROIR, where it is not 0.25."""
+    filtered: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    """(shard, index, edit) -> the rule that marks it."""
+    own_columns: Mapping[str, float] = field(default_factory=dict)
+    """Further columns, such as score_identity -> their value."""
     stored: bool = True
     own: bool = True
 
@@ -116,7 +120,7 @@ class Run:
             input_size=len(data),
             input_sha256=hashlib.sha256(data).hexdigest(),
             images=tar(members) if members else b"",
-            rows=pa.Table.from_pylist(rows, schema=schemas.EDITS),
+            rows=pa.Table.from_pylist(rows, schema=schemas.edits_with(self.own_columns)),
             directions=self.directions(shard, number, samples, failed) if self.own else None,
             failures=failures,
         )
@@ -127,12 +131,13 @@ class Run:
         strength: float,
     ) -> dict[str, object]:  # fmt: skip
         floats = [f.name for f in schemas.EDITS if f.type == pa.float32() and not f.nullable]
-        return dict.fromkeys(floats, 0.125) | {
+        return dict.fromkeys(floats, 0.125) | dict(self.own_columns) | {
             "shard": shard, "index": index, "key": self.keys.get((number, index), f"s{index}"),
             "edit": position, "image": "", "member": member, "sha256": "00", "region": region,
             "mask_sha256": "ab", "mask_area": 0.5, "rank": 0, "strength": strength,
             "added_directions": [], "added_regions": [], "added_ranks": [],
-            "added_strengths": [], "noise": None, "posterior_gap": None, "filtered": None,
+            "added_strengths": [], "noise": None, "posterior_gap": None,
+            "filtered": self.filtered.get((number, index, position)),
             "direction": f"{shard}-{index}" if self.own else f"shared-{region}",
             "injection": "asymmetric", "t_high": 899, "t_low": 299,
             "in_change": abs(strength) * (1 + index), "out_change": 0.01,

@@ -12,6 +12,8 @@ from typing import Any
 import fsspec
 import matplotlib as mpl
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,6 +21,13 @@ from lib.problems import ConfigProblem
 from lib.quarantine import quarantine
 from lib.run_folder import RunFolder
 from pipelines.contact_sheets import change
+from pipelines.evaluation.outputs import (
+    FIGURE_COLUMNS,
+    FIGURES,
+    MATRIX,
+    MATRIX_COLUMNS,
+    SPREAD,
+)
 from pipelines.number_texts import duration, percent, three
 from pipelines.report import cards, numbers
 from pipelines.report.numbers import medians_by_group, read_numbers, spread
@@ -76,6 +85,8 @@ def report_of(run: Any) -> Page:
 def check_offline(page: Page) -> None:
     named = page.files - {"data:,"}
     named |= {card["file"] for card in page.cards}
+    outside = {name for name in named if name.startswith("../")}
+    assert not [name for name in outside if not (page.folder / name).resolve().is_file()]
     named |= {chunk for table in page.summary["tables"].values() for chunk in table["chunks"]}
     if page.summary["thumbnails"]:
         named |= set(page.summary["thumbnails"]["files"])
@@ -280,7 +291,7 @@ def test_a_large_run_is_sampled_and_says_so(run: Any, monkeypatch: pytest.Monkey
     assert set(found.counts.values()) == {8}
     page = report_of(run)
     assert "of 2 of 4 committed shards, evenly spaced" in page.text
-    assert "every 2th sample" in page.text
+    assert "one in 2 samples" in page.text
 
 
 def test_the_best_and_worst_edits_are_shown_though_their_samples_are_not_on_a_sheet(
@@ -301,6 +312,74 @@ def test_the_best_and_worst_edits_are_shown_though_their_samples_are_not_on_a_sh
     assert page.cards[best]["values"]["roir"][at] == 0.01
     worst, at = lists["roir", "worst"][0]
     assert (page.cards[worst]["shard"], page.cards[worst]["strengths"][at]) == ("in-1", -0.1)
+
+
+def test_scores_and_filters_of_the_config_are_shown(run: Any) -> None:
+    run.own_columns = {"score_identity": 0.75, "change_smile": -0.5}
+    run.filtered = {(0, 0, 1): "roir < 0.1", (0, 2, 3): "roir < 0.1"}
+    run.start(1)
+    run.add(0)
+    page = report_of(run)
+    columns = {each["name"]: each for each in page.summary["tables"]["edits"]["columns"]}
+    assert columns["score_identity"]["label"] == "identity"
+    assert columns["change_smile"]["low"] == -0.5
+    assert columns["filtered"]["choices"] == ["roir < 0.1"]
+    assert columns["filtered"]["hasNone"]
+    assert re.search(r"roir < 0\.1 2 0 16\.7 %", page.text)  # of 12
+    assert page.cards[0]["values"]["score_identity"] == [0.75, 0.75]
+
+
+def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
+    run.start(1)
+    run.add(0)
+    folder = Path(run.folder.root) / "evaluation"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "plots" / "linearity.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    figures = [("all", "roir", 0.25, 0.2, 0.3, 12, "ratio, median"),
+               ("all", "edits", 1200.0, None, None, 1200, "edits"),
+               (EVIL, "roir", 0.5, 0.4, 0.6, 6, "ratio, median")]  # fmt: skip
+    names = [field.name for field in FIGURE_COLUMNS]
+    table = pa.Table.from_pylist(
+        [dict(zip(names, row, strict=True)) for row in figures], schema=FIGURE_COLUMNS
+    )
+    pq.write_table(table, folder / FIGURES)
+    effects = [{"edit": "eyes 0", "attribute": name, "effect": value, "low": -1.0, "high": 1.0,
+                "count": 3, "target": False}
+               for name, value in (("smile", -0.5), ("gaze", 1.0))]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(effects, schema=MATRIX_COLUMNS), folder / MATRIX)
+    (folder / SPREAD).write_text(json.dumps({"all": {"frechet_distance": 1.5}}))
+    page = report_of(run)
+    assert f"metric all {EVIL} unit" in page.text
+    assert "roir 0.250 [0.200, 0.300] 0.500 [0.400, 0.600] ratio, median" in page.text
+    assert "edits 1,200 – edits" in page.text
+    assert "eyes 0 −0.500 1.00" in page.text
+    assert "--weight: 30%" in page.source  # half as strong as the strongest, which has 60 %
+    assert "all frechet_distance 1.5" in page.text
+    assert "../evaluation/plots/linearity.svg" in page.files
+
+
+def test_throughput_and_cost_are_those_of_the_events(run: Any) -> None:
+    run.start(1)
+    run.add(0)
+    (Path(run.folder.root) / "events").mkdir()
+    report = {"n_in": 30, "model_s": 60.0, "read_s": 1.0, "write_s": 2.0}
+    for driver, parts in (("20260101T000000.1Z-a-1", 2), ("20260101T000000.2Z-b-2", 1)):
+        lines = [{"time": "2026-01-01T00:00:00+00:00", "event": "run_started", "engine": "ray",
+                  "workers": 2},
+                 {"time": "2026-01-01T00:01:30+00:00", "event": "shard_done", "report": report},
+                 {"time": "2026-01-01T00:03:20+00:00", "event": "run_ended"}]  # fmt: skip
+        texts = [json.dumps(line) + "\n" for line in lines]
+        name = Path(run.folder.root) / "events" / driver
+        if parts == 2:  # as a driver with many events leaves them
+            Path(f"{name}.jsonl").write_text(texts[0])
+            texts = texts[1:]
+            name = Path(f"{name}.1")
+        Path(f"{name}.jsonl").write_text("".join(texts))
+    page = report_of(run)
+    # 60 images in 2 drivers of 200 s each; 120 s of the model
+    assert "0.150 images a second of 2 workers (ray), 60 images in 2 shards" in page.text
+    assert "2.00 min of the model, 2.00 s an image" in page.text
+    assert "6.67 min from start to end" in page.text
 
 
 def test_large_pictures_are_reduced(run: Any) -> None:
