@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -191,3 +192,38 @@ def test_directions_of_a_set_of_sources_become_a_library_and_depend_on_the_windo
     other, elsewhere = run("other", window=[700, 300])
     assert fingerprint_fields(other) != fingerprint_fields(made)
     assert [d.id for d in stored(elsewhere)] != [d.id for d in stored(folder)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sections"),
+    [
+        ("pixel", {"invert": {"method": "edict"}}),
+        ("pixel", {"edit": {"injection": "symmetric", "strengths": [1.0], "reach": "found"}}),
+        ("vq", {"invert": {"method": "ddpm"}}),
+        ("guided", {}),
+    ],
+    ids=["two states", "symmetric, at its own timestep", "latents, stored noise", "guided"],
+)
+def test_references_are_approached_by_every_sampler_and_in_latents(
+    kind: str,
+    sections: dict[str, Any],
+    backbone: Callable[[str], Path],
+    shards: ModuleType,
+    tmp_path: Path,
+) -> None:
+    shard = shards.write_tar(tmp_path / "in.tar", members(shards, 1))
+    model = {"checkpoint": str(backbone(kind))}
+    if kind == "guided":
+        model |= {"prompt": "a face", "guidance_scale": 2.0}
+    options = {"edit": {"strengths": [1.0]}, "model": model} | sections
+    made = shards.config(
+        backbone(kind), shard, tmp_path / "run", discover=DISCOVER | SIDE_FILE, **options
+    )
+    folder, (report,) = shards.work(made, [shard])
+    assert (report.n_ok, report.n_edits) == (1, 1)
+    (found,) = stored(folder)
+    assert 0 < found.parameters["explained"] <= 1
+    (row,) = pq.read_table(folder.commit_url("in")).to_pylist()
+    planned = make_plan(made, expand_inputs(made.input.shards)).evaluations
+    # The plan does not foresee trials beyond the first, nor those that were not needed.
+    assert 0.5 * planned < row["network_evaluations"] < 3 * planned
