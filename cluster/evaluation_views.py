@@ -113,9 +113,11 @@ def _sentences(of_all: Mapping[str, Figure]) -> Iterable[str]:
         if metric in of_all:
             found.append(text.format(three(of_all[metric].value)))
     yield ", ".join(found)
-    rules = {m: f for m, f in of_all.items() if m.startswith("filtered: ")}
-    for metric, figure in rules.items():
-        yield f"{int(figure.value):,} edits break `{metric.removeprefix('filtered: ')}`"
+    for metric, figure in of_all.items():
+        what, _, rule = metric.partition(": ")
+        if rule:
+            there = "were dropped: they" if what == "dropped" else "are there and"
+            yield f"{int(figure.value):,} edits {there} break `{rule}`"
 
 
 def _matrix(rows: Iterable[Row]) -> Table:

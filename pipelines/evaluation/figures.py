@@ -33,7 +33,9 @@ _UNITS: Mapping[str, str] = {
     "kernel_distance": "squared MMD",
     "frechet_distance": "squared distance",
 }
-TRANSFER, SHARE, FILTERED = "transfer", "diagonal_share", "filtered"
+TRANSFER, SHARE = "transfer", "diagonal_share"
+FILTERED, DROPPED = "filtered", "dropped"
+"""Edits that break a rule and are there, or are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class FigureRow:
     @property
     def unit(self) -> str:
         """Of value and interval; empty for numbers without one."""
-        if self.metric.startswith(FILTERED):
+        if self.metric.startswith((FILTERED, DROPPED)):
             return "edits"
         return _UNITS.get(self.metric, "")
 
@@ -63,6 +65,10 @@ def figure_rows(sums: RunSums, matrix: list[Row]) -> Iterator[FigureRow]:
         yield FigureRow(scope, "edits", _count(sums.edits[scope]))
         if scope == ALL:
             yield FigureRow(scope, "images", _count(sums.images))
+            if sums.dropped:
+                yield FigureRow(scope, DROPPED, _count(sums.dropped.total()))
+            for rule, count in sorted(sums.dropped.items()):
+                yield FigureRow(scope, f"{DROPPED}: {rule}", _count(count))
         rules = sorted(rule for at, rule in sums.filtered if at == scope)
         broken = sum(sums.filtered[scope, rule] for rule in rules)
         yield FigureRow(scope, FILTERED, _count(broken))

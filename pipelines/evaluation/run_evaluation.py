@@ -4,7 +4,7 @@ of its stored images joined to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from lib import row_kinds, storage
-from lib.commit_record import CommitDamageError, read_commit_rows
+from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
 from lib.metrics.disentanglement import Row, matrix
 from lib.metrics.edit_rows import edit_rows
 from lib.problems import ConfigProblem
@@ -28,6 +28,7 @@ from pipelines.evaluation.outputs import (
     write_matrix,
     write_spread,
 )
+from pipelines.evaluation.plots import PlotValues, read_spectra, share_of, write_plots
 from pipelines.evaluation.run_sums import RunSums
 
 _READERS = 4
@@ -61,33 +62,40 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     config = run_of_edits(folder)
     names, notice = direction_names(config)
     notices = [notice] if notice else []
-    sums, shards = RunSums(names.sources), 0
-    for found in _tables(folder):
+    committed = sorted(folder.committed())
+    sums, drawn = RunSums(names.sources), PlotValues(share_of(len(committed)))
+    records: list[CommitRecord] = []
+    for found in _tables(folder, committed):
         if isinstance(found, str):
             notices.append(found)
             continue
-        shard, table = found
-        table = table if joined is None else joined(shard, table)
-        sums.add(edit_rows(shard, table, names))
-        shards += 1
+        record, table = found
+        table = table if joined is None else joined(record.shard, table)
+        rows = edit_rows(record.shard, table, names)
+        sums.add(rows)
+        sums.dropped.update(record.dropped)
+        drawn.add(rows)
+        records.append(record)
     if not sums.edits:
         raise ConfigProblem(
             f"{storage.redact(root)}: expected a run with edits to evaluate, found none in its"
-            f" {shards} committed shards; `deltah status {storage.redact(root)}` says how far it is"
+            f" {len(records)} committed shards; `deltah status {storage.redact(root)}` says how far"
+            " it is"
         )
-    rows = matrix(sums.effects)
-    figures = [*figure_rows(sums, rows), *(() if joined is None else joined.figures())]
+    effects = matrix(sums.effects)
+    figures = [*figure_rows(sums, effects), *(() if joined is None else joined.figures())]
     target = evaluation_folder(root)
     write_figures(target, figures)
-    write_matrix(target, rows, sums.dials)
+    write_matrix(target, effects, sums.dials)
+    write_plots(target, drawn, read_spectra(folder, records), effects)
     write_spread(target, {} if joined is None else joined.record())
     failures = [] if joined is None else joined.failures
     write_errors(target, failures)
     return Evaluation(
         folder=target,
         figures=tuple(figures),
-        matrix=tuple(rows),
-        shards=shards,
+        matrix=tuple(effects),
+        shards=len(records),
         pending=folder.counts().pending,
         notices=(*notices, *(() if joined is None else joined.notices)),
         failures=len(failures),
@@ -115,18 +123,18 @@ def run_of_edits(folder: RunFolder) -> Mapping[str, Any]:
     return config
 
 
-def _tables(folder: RunFolder) -> Iterator[tuple[str, pa.Table] | str]:
-    """The rows of every commit in the order of shards, read a little ahead; a sentence for one that
-    cannot be read.
-    """
+def _tables(
+    folder: RunFolder, committed: Sequence[str]
+) -> Iterator[tuple[CommitRecord, pa.Table] | str]:
+    """The commits in their order, read a little ahead; a sentence for one that cannot be read."""
 
-    def read(shard: str) -> tuple[str, pa.Table] | str:
+    def read(shard: str) -> tuple[CommitRecord, pa.Table] | str:
         try:
-            return shard, read_commit_rows(folder.commit_url(shard))[1]
+            return read_commit_rows(folder.commit_url(shard))
         except (CommitDamageError, OSError) as error:
             return storage.redact(str(error))
 
-    shards = iter(sorted(folder.committed()))
+    shards = iter(committed)
     with ThreadPoolExecutor(_READERS) as pool:
         ahead = [pool.submit(read, shard) for shard in islice(shards, _READERS)]
         while ahead:

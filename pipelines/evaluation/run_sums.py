@@ -42,6 +42,8 @@ class RunSums:
     """Scope -> edits."""
     filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(scope, rule) -> edits that break it first."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rule -> edits that are not among the rows because they break it first."""
 
     def add(self, rows: EditRows) -> None:
         """The rows of one shard more."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+
+from cluster.cli import main
 
 STRENGTHS = [-0.2, -0.1, 0.1, 0.2]
 SHARDS, PICTURES = 2, 4
@@ -43,6 +46,28 @@ def made(
     return Path(folder.root)
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def evaluate(capfd: pytest.CaptureFixture[str]) -> Evaluate:
+    """`deltah evaluate` in this process."""
+
+    def run(*arguments: object) -> Done:
+        with pytest.raises(SystemExit) as left:
+            main(["evaluate", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return Done(int(left.value.code or 0), out, err)
+
+    return run
+
+
 def rows_of(run: Path) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for path in sorted((run / "commit").glob("*.parquet"))])
 
@@ -54,13 +79,20 @@ def figures_of(run: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def test_figures_of_a_run_are_those_of_its_rows(made: Path, shards: ModuleType) -> None:
+def test_figures_of_a_run_are_those_of_its_rows(
+    made: Path, shards: ModuleType, evaluate: Evaluate
+) -> None:
     before = shards.files(made)
-    done = shards.deltah("evaluate", made)
+    done = evaluate(made)
     assert done.returncode == 0, done.stderr
     assert "ROIR" in done.stdout
     assert "part" in done.stdout
-    assert shards.files(made) - before == {"evaluation/figures.parquet"}
+    plots = {
+        f"evaluation/plots/{path}"
+        for name in ("linearity", "locality")
+        for path in (f"{name}.svg", f"{name}.pdf", f"dark/{name}.svg")
+    }
+    assert shards.files(made) - before == {"evaluation/figures.parquet", *plots}
     rows, figures = rows_of(made), figures_of(made)
     images = SHARDS * PICTURES - 1
     assert figures["all", "images"]["value"] == images
@@ -81,8 +113,8 @@ def test_figures_of_a_run_are_those_of_its_rows(made: Path, shards: ModuleType) 
         assert found["value"] == pytest.approx(of_rank["in_change"].mean(), rel=1e-6)
 
 
-def test_linearity_is_the_correlation_within_an_image(made: Path, shards: ModuleType) -> None:
-    assert shards.deltah("evaluate", made).returncode == 0
+def test_linearity_is_the_correlation_within_an_image(made: Path, evaluate: Evaluate) -> None:
+    assert evaluate(made).returncode == 0
     found = figures_of(made)["part", "linearity"]
     expected = []
     for _, group in rows_of(made).group_by(["shard", "index", "direction"]):
@@ -92,34 +124,34 @@ def test_linearity_is_the_correlation_within_an_image(made: Path, shards: Module
     assert found["count"] == len(expected)
 
 
-def test_the_same_command_leaves_the_same_bytes(made: Path, shards: ModuleType) -> None:
+def test_the_same_command_leaves_the_same_bytes(made: Path, evaluate: Evaluate) -> None:
     path = made / "evaluation" / "figures.parquet"
-    assert shards.deltah("evaluate", made).returncode == 0
+    assert evaluate(made).returncode == 0
     first = path.read_bytes()
-    assert shards.deltah("evaluate", made).returncode == 0
+    assert evaluate(made).returncode == 0
     assert path.read_bytes() == first
 
 
 def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
-    made: Path, shards: ModuleType, tmp_path: Path
+    made: Path, evaluate: Evaluate, tmp_path: Path
 ) -> None:
-    nothing = shards.deltah("evaluate", tmp_path)
+    nothing = evaluate(tmp_path)
     assert nothing.returncode == 2
     assert "no run.json" in nothing.stderr
     record = json.loads((made / "run.json").read_text())
     record["config"]["pipeline"] = "store_latents"
     (tmp_path / "latents").mkdir()
     (tmp_path / "latents" / "run.json").write_text(json.dumps(record))
-    without = shards.deltah("evaluate", tmp_path / "latents")
+    without = evaluate(tmp_path / "latents")
     assert without.returncode == 2
     assert "edits nothing" in without.stderr
     record["config"]["pipeline"] = "edit_dataset"
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "run.json").write_text(json.dumps(record))
-    empty = shards.deltah("evaluate", tmp_path / "empty")
+    empty = evaluate(tmp_path / "empty")
     assert empty.returncode == 2
     assert "expected a run with edits" in empty.stderr
-    assert shards.deltah("evaluate").returncode == 2
+    assert evaluate().returncode == 2
 
 
 def written(path: Path, value: Any) -> Path:
@@ -219,7 +251,7 @@ def test_distances_of_the_sets_are_those_of_scipy(scored: Path) -> None:
 
 
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(
-    scored: Path, shards: ModuleType, clip: Path
+    scored: Path, evaluate: Evaluate, clip: Path
 ) -> None:
     folder = scored / "evaluation"
     before = {name: (folder / name).read_bytes() for name in ("figures.parquet", "spread.json")}
@@ -227,7 +259,7 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(
     kept = first.stat().st_mtime_ns
     second.unlink()
     config = scored.parent / "evaluate.yaml"
-    done = shards.deltah("evaluate", scored, "--config", config, "--embedding", clip)
+    done = evaluate(scored, "--config", config, "--embedding", clip)
     assert done.returncode == 0, done.stderr
     assert "(1 by an earlier call)" in done.stderr
     assert first.stat().st_mtime_ns == kept
@@ -235,13 +267,13 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(
 
 
 def test_a_shard_whose_pictures_are_gone_is_named_and_the_rest_is_evaluated(
-    made: Path, shards: ModuleType, clip: Path, tmp_path: Path
+    made: Path, evaluate: Evaluate, clip: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(made, run, ignore=shutil.ignore_patterns("evaluation"))
     lost = sorted((run / "images").glob("*.tar"))[0]
     lost.unlink()
-    done = shards.deltah("evaluate", run, "--embedding", clip)
+    done = evaluate(run, "--embedding", clip)
     assert done.returncode == 1
     assert "in-0" in done.stdout
     figures = figures_of(run)
@@ -250,7 +282,7 @@ def test_a_shard_whose_pictures_are_gone_is_named_and_the_rest_is_evaluated(
 
 
 def test_mistakes_in_the_config_of_an_evaluation_are_named(
-    made: Path, shards: ModuleType, tmp_path: Path
+    made: Path, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     for section, sentence in (
         ({"score": {}}, "scores"),
@@ -258,6 +290,6 @@ def test_mistakes_in_the_config_of_an_evaluation_are_named(
         ({"scores": {"a": {"kind": "similarity", "model": "/none"}}}, "is no folder"),
         ({"scores": {"a": {"kind": "lpips"}}}, "deltah[lpips]"),
     ):
-        done = shards.deltah("evaluate", made, "--config", written(tmp_path / "e.yaml", section))
+        done = evaluate(made, "--config", written(tmp_path / "e.yaml", section))
         assert done.returncode == 2, section
         assert sentence in done.stderr
