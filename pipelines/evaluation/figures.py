@@ -59,8 +59,9 @@ def figure_rows(sums: RunSums, matrix: list[Row]) -> Iterator[FigureRow]:
     dials = _in_all_scopes(sums)
     moved = transfer(sums.journeys)
     shares = {row.edit: row.share for row in matrix}
-    if matrix:
-        shares[ALL] = Figure(mean_share(matrix), math.nan, math.nan, len(matrix))
+    for scope in {ALL, *(row.edit.rpartition("/")[0] for row in matrix)} if matrix else ():
+        own = [row for row in matrix if scope in (ALL, row.edit.rpartition("/")[0])]
+        shares[scope] = Figure(mean_share(own), math.nan, math.nan, len(own))
     for scope in sums.scopes:
         yield FigureRow(scope, "edits", _count(sums.edits[scope]))
         if scope == ALL:

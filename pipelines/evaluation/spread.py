@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from lib.metrics.frechet import Gaussian, frechet_distance, gaussian
@@ -47,11 +46,11 @@ class Spread:
             for scope in dict.fromkeys((ALL, region_of.get((index, edit)) or ALL)):
                 scopes.setdefault(scope, []).append(row)
         for scope, chosen in scopes.items():
-            names = [f"{shard}\0{places[row][0]}\0{places[row][1]}" for row in chosen]
-            self._merge(scope, names, features_NE[chosen])
+            images = [f"{shard}\0{places[row][0]}" for row in chosen]
+            drawn = sample(images, [places[row][1] for row in chosen], features_NE[chosen])
+            self._merge(scope, gaussian(features_NE[chosen]), drawn)
 
-    def _merge(self, scope: str, names: list[str], features_NE: npt.NDArray[np.float32]) -> None:
-        more, drawn = gaussian(features_NE), sample(names, features_NE)
+    def _merge(self, scope: str, more: Gaussian, drawn: Sample) -> None:
         before = self.gaussians.get(scope)
         self.gaussians[scope] = more if before is None else before + more
         known_sample = self.samples.get(scope)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -58,25 +60,59 @@ def test_gaussians_merged_over_any_split_are_those_of_one_pass() -> None:
         )
 
 
+def drawn(features_NE: np.ndarray, images: Sequence[str], edits: Sequence[int]) -> kernel.Sample:
+    return kernel.sample(images, edits, features_NE.astype(np.float32))
+
+
+def alone(features_NE: np.ndarray, side: str) -> kernel.Sample:
+    """Embeddings of as many images."""
+    count = len(features_NE)
+    return drawn(features_NE, [f"{side} {n}" for n in range(count)], [0] * count)
+
+
 def test_kernel_distance_is_the_sum_over_pairs() -> None:
-    x, y = A_NE[:6], B_NE[:5]
+    x, y = A_NE[:6].astype(np.float32), B_NE[:5].astype(np.float32)
 
     def k(a: np.ndarray, b: np.ndarray) -> float:
-        return float((a @ b / 12 + 1) ** 3)
+        return float((a.astype(float) @ b.astype(float) / 12 + 1) ** 3)
 
     same_x = np.mean([k(x[i], x[j]) for i in range(6) for j in range(6) if i != j])
     same_y = np.mean([k(y[i], y[j]) for i in range(5) for j in range(5) if i != j])
     between = np.mean([k(a, b) for a in x for b in y])
-    assert kernel.squared_mmd(x, y) == pytest.approx(same_x + same_y - 2 * between, rel=1e-12)
+    found = kernel.squared_mmd(alone(x, "a"), alone(y, "b"))
+    assert found == pytest.approx(same_x + same_y - 2 * between, rel=1e-9)
+
+
+def test_an_edit_is_not_compared_with_its_own_original_nor_with_another_edit_of_it() -> None:
+    x, y = A_NE[:4].astype(np.float32), B_NE[:8].astype(np.float32)
+    image_x, image_y = [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]
+
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a.astype(float) @ b.astype(float) / 12 + 1) ** 3)
+
+    def mean(a: np.ndarray, i: list[int], b: np.ndarray, j: list[int]) -> float:
+        pairs = itertools.product(zip(a, i, strict=True), zip(b, j, strict=True))
+        return float(np.mean([k(v, w) for (v, p), (w, q) in pairs if p != q]))
+
+    a = drawn(x, list(map(str, image_x)), [0] * 4)
+    b = drawn(y, list(map(str, image_y)), [1, 2] * 4)
+    expected = mean(x, image_x, x, image_x) + mean(y, image_y, y, image_y)
+    expected -= 2 * mean(x, image_x, y, image_y)
+    assert kernel.squared_mmd(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_of_unchanged_images_to_themselves_is_zero() -> None:
+    # Paired sets: with an image's own copy among the pairs it would be far below zero.
+    images = list(map(str, range(300)))
+    before, after = drawn(A_NE, images, [0] * 300), drawn(A_NE, images, [1] * 300)
+    assert kernel.squared_mmd(before, after) == pytest.approx(0, abs=1e-9)
 
 
 def test_kernel_distance_of_one_distribution_is_near_zero_and_inside_its_interval() -> None:
-    same = np.random.default_rng(2).normal(size=(2, 400, 8)).astype(np.float32)
-    names = [[f"{side}-{n}" for n in range(400)] for side in "ab"]
-    a, b = (kernel.sample(name, x) for name, x in zip(names, same, strict=True))
+    same = np.random.default_rng(2).normal(size=(2, 400, 8))
+    a, b, shifted = alone(same[0], "a"), alone(same[1], "b"), alone(same[1] + 1, "b")
     found = kernel.kernel_distance(a, b)
     assert found.low < 0 < found.high
-    shifted = kernel.sample(names[1], same[1] + 1)
     assert kernel.kernel_distance(a, shifted).low > found.high
 
 
@@ -84,16 +120,18 @@ def test_the_sample_is_the_same_however_the_set_is_divided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel, "SAMPLE", 40)
-    names = [f"shard {n % 7} {n}" for n in range(300)]
-    features = A_NE.astype(np.float32)
-    whole = kernel.sample(names, features)
+    images = [f"shard {n % 7} {n // 2}" for n in range(300)]
+    edits = [n % 2 for n in range(300)]
+
+    def of(chosen_N: np.ndarray) -> kernel.Sample:
+        places = np.flatnonzero(chosen_N)
+        return drawn(A_NE[places], [images[n] for n in places], [edits[n] for n in places])
+
+    whole = of(np.ones(300, bool))
     assert len(whole.hash_N) == 40
     generator = np.random.default_rng(3)
     for _ in range(3):
         part_N = generator.integers(0, 4, 300)
-        parts = [
-            kernel.sample([names[n] for n in np.flatnonzero(part_N == p)], features[part_N == p])
-            for p in generator.permutation(4)
-        ]
-        merged = functools.reduce(operator.add, parts)
+        merged = functools.reduce(operator.add, [of(part_N == p) for p in generator.permutation(4)])
         np.testing.assert_array_equal(merged.features_NE, whole.features_NE)
+        np.testing.assert_array_equal(merged.image_N, whole.image_N)
