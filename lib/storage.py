@@ -165,7 +165,7 @@ def create(url: str, data: bytes) -> None:
             return
         for tries_left in reversed(range(_CONFLICT_TRIES)):
             try:
-                fs.pipe_file(path, data, mode="create", **upload_options(fs))
+                fs.pipe_file(path, data, mode="create", **upload_options(fs, path))
                 return
             except OSError as error:
                 # Two writers in the same moment: S3 refuses one for now and asks it to try again.
@@ -182,7 +182,7 @@ def replace(url: str, data: bytes) -> None:
         return
     with PlainErrors(url):
         fs, path = backend(url)
-        fs.pipe_file(path, data, **upload_options(fs))
+        fs.pipe_file(path, data, **upload_options(fs, path))
 
 
 def delete(url: str) -> None:

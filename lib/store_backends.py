@@ -16,6 +16,16 @@ import fsspec
 UPLOAD_CHUNK_BYTES = 16 * 2**20
 """S3 objects of two chunks and more are uploaded as parallel parts of this size."""
 
+_CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+    ".png": "image/png",
+}
+"""Of what browsers open where it lies: without one they would download a report."""
+
 _KEPT_CLASSES: tuple[type[OSError], ...] = (
     IsADirectoryError,
     NotADirectoryError,
@@ -56,9 +66,13 @@ def protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def upload_options(fs: Any) -> dict[str, int]:
-    """Arguments for the backend's `pipe_file`."""
-    return {"chunksize": UPLOAD_CHUNK_BYTES} if "s3" in protocols(fs) else {}
+def upload_options(fs: Any, path: str) -> dict[str, int | str]:
+    """Arguments for the backend's `pipe_file` of the object at `path`."""
+    if "s3" not in protocols(fs):
+        return {}
+    options: dict[str, int | str] = {"chunksize": UPLOAD_CHUNK_BYTES}
+    kind = _CONTENT_TYPES.get(os.path.splitext(path)[1])
+    return options | ({"ContentType": kind} if kind else {})
 
 
 def store_code(error: BaseException | None) -> str:

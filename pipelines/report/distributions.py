@@ -16,7 +16,7 @@ from pipelines.report.numbers import Floats, RunNumbers, spread
 MAX_REGIONS = 8
 """More could not be told apart by colour."""
 
-_BINS = 36
+_FEWEST_BINS, _MOST_BINS = 10, 36
 _MAX_POINTS = 1500
 _TAILS = (0.3, 99.7)
 _QUARTILES = (25, 50, 75)
@@ -61,7 +61,9 @@ def _histogram(
     low, high = (float(edge) for edge in np.percentile(value_N[usable_N], _TAILS))
     if not high > low:
         return None
-    edges = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
+    fewest = min(np.bincount(region_N[usable_N]).tolist(), key=lambda n: n or usable_N.size)
+    bins = int(np.clip(2 * np.sqrt(fewest), _FEWEST_BINS, _MOST_BINS))
+    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
     clipped_N = np.clip(value_N, low, high)
     counts = [
         np.histogram(clipped_N[usable_N & (region_N == r)], edges)[0].tolist()

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lib import parquet, storage
 from lib.run_folder import RunFolder
 
-_MAX_SCOPES = 8
+_MAX_SCOPES, _MAX_DIRECTIONS = 12, 40
 _MAX_EDITS, _MAX_ATTRIBUTES = 40, 40
 _MAX_PLOTS = 40
 _PICTURES = (".svg", ".png")
@@ -64,6 +65,9 @@ class Evaluation:
     """All of it; what is not there is None or empty."""
 
     figures: Matrix | None
+    """Of all edits and of each region."""
+    by_direction: Matrix | None
+    """None where every region has one direction."""
     disentanglement: Matrix | None
     spread: tuple[tuple[str, str], ...]
     """Name -> number or text, as spread.json has it."""
@@ -80,6 +84,7 @@ def read_evaluation(folder: RunFolder) -> tuple[Evaluation, list[str]]:
     """What lies under evaluation/, and what of it could not be read."""
     notices: list[str] = []
     figures = _table(folder, "figures.parquet", notices)
+    regions, directions = _by_scope(figures)
     effects = _table(folder, "disentanglement.parquet", notices)
     names = storage.list_names(folder.url("evaluation", "plots"))
     plots = [f"../evaluation/plots/{name}" for name in sorted(names) if name.endswith(_PICTURES)]
@@ -87,7 +92,8 @@ def read_evaluation(folder: RunFolder) -> tuple[Evaluation, list[str]]:
     plots = [name for name in plots if name.endswith(".svg") or name[:-4] not in stems]
     return (
         Evaluation(
-            figures=_matrix(figures, "metric", "scope", "value", _MAX_SCOPES, notices),
+            figures=_matrix(regions, "metric", "scope", "value", _MAX_SCOPES, notices),
+            by_direction=_matrix(directions, "metric", "scope", "value", _MAX_DIRECTIONS, notices),
             disentanglement=_matrix(
                 effects, "edit", "attribute", "effect", _MAX_ATTRIBUTES, notices
             ),
@@ -107,6 +113,17 @@ def _table(folder: RunFolder, name: str, notices: list[str]) -> pa.Table | None:
     except (parquet.ParquetError, OSError) as error:
         notices.append(f"evaluation/{name} cannot be read: {storage.redact(str(error))}")
         return None
+
+
+def _by_scope(figures: pa.Table | None) -> tuple[pa.Table | None, pa.Table | None]:
+    """(figures of all edits and of regions, those of directions where these are more)."""
+    if figures is None or "scope" not in figures.column_names:
+        return figures, None
+    direction_N = pc.match_substring(figures["scope"], "/")
+    directions = figures.filter(direction_N)
+    regions = figures.filter(pc.invert(direction_N))
+    several = len(directions["scope"].unique()) >= len(regions["scope"].unique())  # one is `all`
+    return regions, directions if several else None
 
 
 def _matrix(

@@ -32,10 +32,11 @@ class Measure:
 
 
 _MEANINGS = {**EDIT, **RECONSTRUCTION} | {
+    "roir": "change outside the region / change inside, of edited and reconstruction",
     "out_change": "mean abs(edited - reconstruction) outside the region (L1), images in [-1, 1]",
     "out_l2": "mean (edited - reconstruction)^2 outside the region (L2), images in [-1, 1]",
     "out_ssim": "SSIM of edited and reconstruction, its map averaged outside the region",
-    "roir_original": "change outside / change inside, of edited and original",
+    "roir_original": "change outside the region / change inside, of edited and original",
     "mask_area": "share of the image that the region covers",
     "network_evaluations": "inversion, decoding and evaluation of the whole sample",
 }

@@ -36,13 +36,15 @@ def edits_table(
     """Head and files of the table of all edits that were read."""
     edits = numbers.edits
     rows = edits.num_rows
+    ranks = {key.rank for key in numbers.keys}
     columns = [
         Column("key", "sample", "the sample's key", "text", edits["key"]),
         Column("shard", "shard", "the input shard", "text", edits["shard"], shown=False),
         _whole(edits, "index", "index", "position of the sample in its shard", shown=False),
         Column("region", "region", "what the direction belongs to", "text", edits["region"],
                choice=True),
-        _whole(edits, "rank", "rank", "0 is the strongest direction of the region", choice=True),
+        _whole(edits, "rank", "rank", "0 is the strongest direction of the region",
+               shown=len(ranks) > 1, choice=True),
         Column("direction", "direction", "its id", "id", edits["direction"], shown=False),
         Column("strength", "strength", "in units of the model's mean norm of h", "signed",
                edits["strength"].to_numpy(), choice=True),

@@ -62,6 +62,18 @@ def test_write_list_and_read(bucket: str) -> None:
     assert not storage.exists(storage.join(out, "run.json"))
 
 
+def test_a_page_says_that_it_is_one(bucket: str) -> None:
+    for name in ("report/index.html", "report/data/summary.js", "manifest/a.parquet"):
+        storage.replace(storage.join(bucket, name), b"text")
+    fs = fsspec.filesystem("s3")
+    kinds = [
+        fs.info(f"{bucket}/{name}")["ContentType"]
+        for name in ("report/index.html", "report/data/summary.js", "manifest/a.parquet")
+    ]
+    assert kinds[:2] == ["text/html; charset=utf-8", "text/javascript; charset=utf-8"]
+    assert not kinds[2].startswith("text")
+
+
 def test_a_listing_shows_what_another_client_wrote_since(bucket: str, server: str) -> None:
     folder = storage.join(bucket, "commit")
     storage.create(storage.join(folder, "a"), b"x")

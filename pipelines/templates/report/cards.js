@@ -10,13 +10,15 @@
 
   /** Names of the stops below the slider; only the ends and the middle if there are many. */
   const stopLabels = (morph) => {
-    const text = (stop) => (stop.place < 0 ? "original" : deltah.signed(stop.strength));
+    const zero = morph.stops.length > 3 ? "0" : "original";
+    const text = (stop) => (stop.place < 0 ? zero : deltah.signed(stop.strength));
     const some = morph.stops.length > MOST_LABELS
       ? morph.stops.filter((stop, n) => n === 0 || n === morph.last || stop.place < 0)
       : morph.stops;
     const labels = some.map((stop) => {
       const share = morph.last ? morph.stops.indexOf(stop) / morph.last : 0.5;
-      const label = deltah.make("span", { text: text(stop) });
+      const inner = stop.place >= 0 && share > 0 && share < 1;
+      const label = deltah.make("span", { class: inner ? "inner" : null, text: text(stop) });
       label.style.setProperty("--share", share);
       return label;
     });

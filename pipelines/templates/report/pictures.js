@@ -158,5 +158,8 @@
     });
     startSheets();
     startExtremes();
+    addEventListener("beforeprint", () => {
+      for (const canvas of document.querySelectorAll(".card canvas")) canvas.morph.load();
+    });
   };
 }

@@ -100,7 +100,7 @@
       }
       const names = columns?.map((c) => identifier(c.name)).filter((name) => name);
       const lines = [`SELECT ${names?.join(", ") || "*"}`, `FROM ${quoted(files)}`];
-      if (where.length) lines.push(`WHERE ${where.join(" AND ")}`);
+      if (where.length) lines.push(`WHERE ${where.join("\n  AND ")}`);
       if (this.sort) {
         const name = identifier(this.table.columns.get(this.sort.label).name);
         if (name) lines.push(`ORDER BY ${name} ${this.sort.descending ? "DESC" : "ASC"} NULLS LAST`);

@@ -337,7 +337,9 @@ def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
     (folder / "plots" / "linearity.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     figures = [("all", "roir", 0.25, 0.2, 0.3, 12, "ratio, median"),
                ("all", "edits", 1200.0, None, None, 1200, "edits"),
-               (EVIL, "roir", 0.5, 0.4, 0.6, 6, "ratio, median")]  # fmt: skip
+               ("<img src=x>", "roir", 0.5, 0.4, 0.6, 6, "ratio, median"),
+               ("eyes/0", "roir", 0.7, 0.6, 0.8, 3, "ratio, median"),
+               ("eyes/1", "roir", 0.3, 0.2, 0.4, 3, "ratio, median")]  # fmt: skip
     names = [field.name for field in FIGURE_COLUMNS]
     table = pa.Table.from_pylist(
         [dict(zip(names, row, strict=True)) for row in figures], schema=FIGURE_COLUMNS
@@ -349,7 +351,9 @@ def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
     pq.write_table(pa.Table.from_pylist(effects, schema=MATRIX_COLUMNS), folder / MATRIX)
     (folder / SPREAD).write_text(json.dumps({"all": {"frechet_distance": 1.5}}))
     page = report_of(run)
-    assert f"metric all {EVIL} unit" in page.text
+    assert "metric all <img src=x> unit" in page.text
+    assert "By direction metric eyes/0 eyes/1 unit" in page.text
+    assert "x" not in page.files
     assert "roir 0.250 [0.200, 0.300] 0.500 [0.400, 0.600] ratio, median" in page.text
     assert "edits 1,200 – edits" in page.text
     assert "eyes 0 −0.500 1.00" in page.text
