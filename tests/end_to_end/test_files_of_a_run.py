@@ -82,6 +82,8 @@ def test_the_index_counts_what_the_files_hold(done: Done, shards: ModuleType) ->
         "samples": 4,
         "errors": 1,
         "edits": 8,
+        "marked": 0,
+        "dropped": 0,
         "directions": 4,
         "image_bytes": sum(tar.stat().st_size for tar in tars),
         "directions_bytes": sum(p.stat().st_size for p in (done.folder / "directions").iterdir()),
