@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from pipelines.library_svg import MAX_LINES, Scheme, svg
+from lib.plots.style import MAX_LINES, Scheme, SchemeName, drawn
 
 Row = Mapping[str, Any]
 
 
-def score_against_roir(rows: Sequence[Row], scheme: str) -> bytes:
+def score_against_roir(rows: Sequence[Row], scheme: SchemeName) -> bytes:
     """A point a direction: score over ROIR on a log axis, as SVG."""
 
     def draw(axes: Any, colours: Scheme) -> None:
@@ -23,10 +23,10 @@ def score_against_roir(rows: Sequence[Row], scheme: str) -> bytes:
         axes.set_ylabel("score")
         axes.set_ylim(bottom=0)
 
-    return svg(draw, scheme)
+    return drawn(draw, scheme)
 
 
-def roir_against_strength(rows: Sequence[Row], scheme: str) -> bytes:
+def roir_against_strength(rows: Sequence[Row], scheme: SchemeName) -> bytes:
     """A point a direction: ROIR over the strength that makes the wanted change, both log, as SVG.
 
     Directions to the left need little to do much; those to the right act through everything.
@@ -39,7 +39,7 @@ def roir_against_strength(rows: Sequence[Row], scheme: str) -> bytes:
         axes.set_xlabel("strength that makes the change (in mean norms of h)")
         axes.set_ylabel("ROIR")
 
-    return svg(draw, scheme)
+    return drawn(draw, scheme)
 
 
 def plotted(rows: Sequence[Row]) -> list[Row]:
