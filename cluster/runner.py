@@ -31,7 +31,7 @@ from lib.commit_record import CommitDamageError
 from lib.finalize import finalize
 from lib.hub import comes_from_hub
 from lib.run_folder import RunFolder
-from lib.run_index import RunIndex, read_index
+from lib.run_index import LEARNED_REGIONS, RunIndex, read_index
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs, none_there
 from pipelines.mask_models import located as located_segment
@@ -238,7 +238,8 @@ def _settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
         return Outcome(EXIT_FAILED, text, len(names), done, lost)
     tail += filtered_sentence(index)
     if index["left_out"]:
-        tail += f"; no direction of {', '.join(index['left_out'])}:"
+        lacking = f"direction of {', '.join(index['left_out'])}"
+        tail += f"; no {'regions' if LEARNED_REGIONS in index['left_out'] else lacking}:"
         tail += "".join(f"\n  {reason}" for reason in index["left_out"].values())
         if not index["totals"]["directions"]:
             return Outcome(

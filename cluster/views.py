@@ -14,7 +14,7 @@ from cluster.progress import duration
 from lib import storage
 from lib.problems import Problem
 from lib.run_folder import RunFolder
-from lib.run_index import read_index
+from lib.run_index import LEARNED_REGIONS, not_learned, read_index
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, absolute
 
@@ -122,8 +122,8 @@ def show_finalized(root: str) -> None:
         raise OSError(str(error)) from error
     totals = sorted(index["totals"].items())
     _print((name.replace("_", " "), f"{value:,}") for name, value in totals)
-    for reason in index["left_out"].values():
-        Console(stderr=True).print(f"no direction: {reason}", markup=False, highlight=False)
+    for sentence in not_learned(index):
+        Console(stderr=True).print(sentence, markup=False, highlight=False)
 
 
 def _opened(root: str) -> RunFolder:
@@ -149,7 +149,11 @@ def _learned(folder: RunFolder) -> list[tuple[str, str]]:
     if index is None or not (index["merged"] or index["left_out"]):
         return []
     rows = sum(file["rows"] for file in index["merged"])
-    left_out = [("no direction", reason) for reason in index["left_out"].values()]
+    left_out = [("not learned", sentence) for sentence in not_learned(index)]
+    if any(file["name"] == "regions.safetensors" for file in index["merged"]):
+        return [("regions of all images", "learned: see `deltah regions show`")]
+    if LEARNED_REGIONS in index["left_out"]:
+        return left_out
     return [("directions of all images", f"{rows:,}"), *left_out]
 
 

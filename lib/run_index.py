@@ -91,6 +91,18 @@ class RunIndex(TypedDict):
     shards: list[ShardEntry]
 
 
+LEARNED_REGIONS = "learned regions"
+"""The key of `left_out` for a run that learns regions; no label has a space."""
+
+
+def not_learned(index: RunIndex) -> list[str]:
+    """A sentence for everything that could not be learned from all images."""
+    return [
+        f"no {'regions' if what == LEARNED_REGIONS else 'direction'}: {why}"
+        for what, why in index["left_out"].items()
+    ]
+
+
 def read_index(folder: RunFolder) -> RunIndex | None:
     """index.json, or None before the first finalize.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lib import storage
 from lib.run_folder import FILE_SUFFIXES, RunFolder
-from lib.run_index import RunIndex, read_index
+from lib.run_index import RunIndex, not_learned, read_index
 from lib.shard_check import ShardFinding, check_shard, file_problems
 
 _READERS = 4
@@ -73,7 +73,7 @@ def verify(
     learned = 0
     if index is not None:
         learned = sum(file["rows"] for file in index["merged"])
-        notes += [f"no direction: {why}" for why in index["left_out"].values()]
+        notes += not_learned(index)
     if index is None:
         notes.append("the run is not finalized: there is no index.json")
     return Verification(

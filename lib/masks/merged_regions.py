@@ -18,7 +18,7 @@ from lib.masks.cluster_files import (
 )
 from lib.merged_directions import Merged
 from lib.run_folder import RunFolder
-from lib.run_index import ManifestFile
+from lib.run_index import LEARNED_REGIONS, ManifestFile
 from lib.statistics_files import StatisticsDamageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write_regions(folder: RunFolder, statistics: Sequence[str]) -> Merged:
         return Merged([], {})
     found = _merged(statistics)
     if isinstance(found, str):
-        return Merged([], {"regions": found})
+        return Merged([], {LEARNED_REGIONS: found})
     data = encode_model(found)
     storage.replace(folder.url("merged", FILE_NAME), data)
     sha256 = hashlib.sha256(data).hexdigest()

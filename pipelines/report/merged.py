@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from lib import storage
 from lib.merged_directions import FILE_NAME
 from lib.run_folder import RunFolder
-from lib.run_index import read_index
+from lib.run_index import not_learned, read_index
 from lib.store_backends import PlainErrors, backend
 
 MAX_ROWS = 300
@@ -41,8 +41,8 @@ def read_merged(folder: RunFolder) -> tuple[list[MergedRow], int, list[str]]:
         return [], 0, [storage.redact(str(error))]
     if index is None:
         return [], 0, []
-    notices += [f"No direction of {reason}." for reason in index["left_out"].values()]
-    if not index["merged"]:
+    notices += [f"{text[0].upper()}{text[1:]}." for text in not_learned(index)]
+    if not any(file["name"] == FILE_NAME for file in index["merged"]):
         return [], 0, notices
     url = folder.url("merged", FILE_NAME)
     names = [field.name for field in fields(MergedRow)]

@@ -33,6 +33,7 @@ from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.plan import make_plan
 from pipelines.reading import SampleReader
 from pipelines.region_sheet import write_region_sheet
+from pipelines.report.page import write_report
 from pipelines.worker import ShardWorker
 
 SHARDS, FACES, SEED = 3, 12, 31
@@ -254,6 +255,9 @@ def test_the_sheet_shows_every_region(learned: Path) -> None:
     with Image.open(sheet.path) as image:
         assert image.width > 900
         assert len(set(np.asarray(image).reshape(-1, 3)[::97].tobytes())) > 50
+    report = Path(write_report(str(learned))).read_text()
+    assert 'src="../regions/regions.png"' in report
+    assert "cannot be read" not in report
 
 
 def test_too_few_points_leave_no_regions_and_say_why(faces: str, tmp_path: Path) -> None:
@@ -268,9 +272,11 @@ def test_too_few_points_leave_no_regions_and_say_why(faces: str, tmp_path: Path)
     outcome = run(made, console=Console(quiet=True))
     assert outcome.exit_code == 1
     assert "nothing could be learned" in outcome.sentence
+    assert "; no regions:\n  expected at least 16" in outcome.sentence
     assert not (tmp_path / "run/merged").exists()
+    assert "No regions could be learned" in (tmp_path / "run/README.md").read_text()
     notes = " ".join(verify(RunFolder(str(tmp_path / "run"))).notes)
-    assert "expected at least 16 different points for 16 clusters, got 12" in notes
+    assert "no regions: expected at least 16 different points for 16 clusters, got 12" in notes
     with pytest.raises(ConfigProblem, match="found none"):
         read_regions(str(tmp_path / "run"))
 
