@@ -40,11 +40,15 @@ class Column:
 
 
 def table_files(
-    table: str, columns: Sequence[Column], pictures: Mapping[str, npt.NDArray[np.int32]]
+    table: str,
+    columns: Sequence[Column],
+    pictures: Mapping[str, npt.NDArray[np.int32]],
+    source: str | None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(what the page must know at once, the chunks' files) of a table.
 
-    `pictures` holds columns that the page uses without showing them.
+    `pictures` holds columns that the page uses without showing them; `source` names the files of
+    the run that have these rows, None where none do.
     """
     columns = _distinct(columns)
     rows = len(columns[0].values) if columns else 0
@@ -59,6 +63,7 @@ def table_files(
             data[f"#{name}"] = _base64(values[start : start + CHUNK_ROWS].astype("<f4"))
         files[f"data/{table}-{number:04d}.js"] = call("deltah.add", table, number, data)
     head = {
+        "files": source,
         "rows": rows,
         "chunkRows": CHUNK_ROWS,
         "chunks": [f"data/{table}-{number:04d}.js" for number in range(count)],

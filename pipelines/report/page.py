@@ -70,8 +70,9 @@ def write_report(folder: str) -> str:
     if numbers.edits.num_rows:
         tables["edits"], found = edits_table(numbers, gallery.cards, gallery.thumbnail_rows)
         files |= found
-    if directions is not None and directions.num_rows:
-        tables["directions"], found = directions_table(directions)
+    head, found = directions_table(directions, numbers)
+    if head:
+        tables["directions"] = head
         files |= found
     drawn = charts(numbers)
     summary = {**gallery.summary, "charts": drawn, "tables": tables}

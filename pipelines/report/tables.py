@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.report.cards import Card
 from pipelines.report.chunks import Column, table_files
+from pipelines.report.groups import Ints
 from pipelines.report.measures import Measure
-from pipelines.report.numbers import RunNumbers
+from pipelines.report.numbers import Floats, RunNumbers
 
 _SHOWN_MEASURES = frozenset({"in_change", "out_change", "roir", "out_ssim", "psnr"})
+_EDITS, _DIRECTIONS = "manifest/edits-*.parquet", "directions/*.parquet"
+_OF_DIRECTIONS = frozenset({"in_change", "out_change", "roir"})
 _MAX_DIRECTIONS = 50_000
 
 _DIRECTION_NUMBERS = (
@@ -67,31 +71,95 @@ def edits_table(
     thumbnail_N = np.full(rows, -1, np.int32)
     if thumbnails:
         thumbnail_N[list(thumbnails)] = list(thumbnails.values())
-    return table_files("edits", columns, {"card": card_N, "thumbnail": thumbnail_N})
+    return table_files("edits", columns, {"card": card_N, "thumbnail": thumbnail_N}, _EDITS)
 
 
-def directions_table(found: pa.Table) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Head and files of the table of the directions that single images have."""
-    found = found.slice(0, _MAX_DIRECTIONS)
+def directions_table(
+    found: pa.Table | None, numbers: RunNumbers
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Head and files of the table of directions: those of `found` (files under directions/, of
+    single images), or else those that the edits name, with the medians of their edits.
+    """
+    rows, columns = (_found_columns(found.slice(0, _MAX_DIRECTIONS)) if found is not None else
+                     _named_columns(numbers))  # fmt: skip
+    if not rows:
+        return {}, {}
+    columns += _measured_columns(numbers, rows)
+    return table_files("directions", columns, {}, _DIRECTIONS if found is not None else None)
+
+
+def _found_columns(found: pa.Table) -> tuple[list[str], list[Column]]:
+    """(ids, columns) of directions that were found in single images."""
+    ranks = found["rank"].unique()
     columns = [
         Column("id", "direction", "its id", "id", found["id"]),
         Column("key", "sample", "the image it was found in", "text", found["key"]),
         Column("shard", "shard", "of the image", "text", found["shard"], shown=False),
         Column("region", "region", "what it changes", "text", found["region"], choice=True),
-        _whole(found, "rank", "rank", "0 is the strongest of its region", choice=True),
+        _whole(found, "rank", "rank", "0 is the strongest of its region", shown=len(ranks) > 1,
+               choice=True),
         Column("method", "method", "how it was found", "text", found["method"], choice=True,
                shown=False),
     ]  # fmt: skip
     for name, label, meaning, shown in _DIRECTION_NUMBERS:
         if name not in found.column_names or found[name].null_count == len(found):
             continue
-        kind = "whole" if pa.types.is_integer(found[name].type) else "number"
         values = np.asarray(found[name].to_numpy(), np.float32)
-        columns.append(Column(name, label, meaning, kind, values, shown))  # type: ignore[arg-type]
+        if pa.types.is_integer(found[name].type):
+            columns.append(Column(name, label, meaning, "whole", values, shown))
+        else:
+            columns.append(Column(name, label, meaning, "number", values, shown))
     converged = pa.array(["yes" if each else "no" for each in found["converged"].to_pylist()])
     columns.append(Column("", "converged", "whether the angle is within the tolerance",
                           "text", converged, choice=True))  # fmt: skip
-    return table_files("directions", columns, {})
+    return found["id"].to_pylist(), columns
+
+
+def _named_columns(numbers: RunNumbers) -> tuple[list[str], list[Column]]:
+    """(ids, columns) of the directions of a library that the edits name."""
+    keys = {(key.direction, key.region, key.rank) for key in numbers.keys if not key.added}
+    named = sorted((key for key in keys if key[0]), key=lambda key: (key[1], key[2], key[0]))
+    ids = [direction for direction, _, _ in named]
+    columns = [
+        Column("direction", "direction", "its id", "id", pa.array(ids, pa.string())),
+        Column("region", "region", "what it changes", "text",
+               pa.array([region for _, region, _ in named], pa.string()), choice=True),
+        Column("rank", "rank", "0 is the strongest of its region", "whole",
+               np.array([rank for _, _, rank in named], np.float32), choice=True),
+    ]  # fmt: skip
+    return ids, columns
+
+
+def _measured_columns(numbers: RunNumbers, ids: Sequence[str]) -> list[Column]:
+    """Medians over the edits of each direction that nothing is combined with."""
+    if not numbers.keys:
+        return []
+    plain = pc.equal(numbers.edits["added"].cast(pa.string()), "")
+    names = [m.name for m in numbers.measures if m.is_score or m.name in _OF_DIRECTIONS]
+    values = {name: pc.if_else(pc.is_nan(numbers.edits[name]), None, numbers.edits[name])
+              for name in names}  # fmt: skip
+    edits = pa.table({"direction": numbers.edits["direction"], **values}).filter(plain)
+    found = edits.group_by("direction").aggregate(
+        [("direction", "count"), *((name, "approximate_median") for name in names)]
+    )
+    place = {direction: row for row, direction in enumerate(found["direction"].to_pylist())}
+    row_D = np.array([place.get(each, -1) for each in ids])
+    columns = [Column("", "edits", "of it alone", "whole",
+                      _taken(found["direction_count"], row_D))]  # fmt: skip
+    labels = {measure.name: measure for measure in numbers.measures}
+    for name in names:
+        measure = labels[name]
+        values_D = _taken(found[f"{name}_approximate_median"], row_D)
+        columns.append(
+            Column("", measure.label, f"median of its edits: {measure.meaning}", "number", values_D)
+        )
+    return columns
+
+
+def _taken(column: pa.ChunkedArray, row_D: Ints) -> Floats:
+    """The column's values at rows, NaN at -1."""
+    values = np.append(np.asarray(column.to_numpy(), np.float32), np.float32("nan"))
+    return values[row_D]
 
 
 def _measured(numbers: RunNumbers, measure: Measure) -> Column:

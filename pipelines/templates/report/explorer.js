@@ -4,13 +4,14 @@
   const PAGE_ROWS = 50;
   const SQL_ROWS = 100;
   const TABLES = [
-    ["edits", "Edits", "manifest/edits-*.parquet"],
-    ["directions", "Directions", "directions/*.parquet"],
+    ["edits", "Edits"],
+    ["directions", "Directions"],
   ];
 
   /** The view of one table. */
-  const explorer = (name, files) => {
+  const explorer = (name) => {
     const table = deltah.table(name);
+    const { files } = table.head; // null: there are none with these rows
     const query = new deltah.Query(table);
     let rows = null; // null: all, in their order
     let page = 0;
@@ -52,7 +53,7 @@
       of.textContent = `of ${deltah.count(pages())}`;
       first.disabled = back.disabled = page === 0;
       on.disabled = end.disabled = page >= pages() - 1;
-      sql.textContent = query.sql(files, [...table.columns.values()].filter((c) => c.shown), SQL_ROWS);
+      if (files) sql.textContent = query.sql(files, [...table.columns.values()].filter((c) => c.shown), SQL_ROWS);
     };
 
     const turnTo = (to) => {
@@ -104,7 +105,7 @@
     const element = deltah.make("div", { class: "explorer", id: `explorer-${name}` },
       deltah.filters(table, query, ask, () => draw().catch(failed)),
       deltah.make("div", { class: "above" }, count, pager), place,
-      deltah.make("details", { class: "sql" },
+      deltah.make("details", { class: "sql", hidden: !files },
         deltah.make("summary", { text: "The same as SQL" }), sql, copy,
         deltah.make("p", { class: "muted small",
           text: "For DuckDB, started in the run's folder." })));
@@ -118,10 +119,7 @@
     if (!place || !there.length) return;
     const made = new Map();
     const show = (name) => {
-      if (!made.has(name)) {
-        const files = TABLES.find(([each]) => each === name)[2];
-        made.set(name, explorer(name, files));
-      }
+      if (!made.has(name)) made.set(name, explorer(name));
       place.replaceChildren(made.get(name));
     };
     if (there.length > 1) {

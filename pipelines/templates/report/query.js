@@ -80,6 +80,12 @@
     /** The question for DuckDB, asked in the run's folder; `columns` null is all of them. */
     sql(files, columns, limit) {
       const where = [];
+      const lost = new Set(); // what the files have no column for
+      const named = (label) => {
+        const { name } = this.table.columns.get(label);
+        if (!name) lost.add(label);
+        return name;
+      };
       if (this.text) {
         const pattern = quoted(`%${this.text.replace(/[\\%_]/g, (char) => `\\${char}`)}%`);
         const sought = [...this.table.columns.values()].filter((c) => c.texts && c.name);
@@ -87,14 +93,15 @@
       }
       for (const [label, choice] of this.choices) {
         const { name, kind } = this.table.columns.get(label);
-        if (!name) continue;
+        if (!named(label)) continue;
         if (choice === null) where.push(`${name} IS NULL`);
         else if (kind === "text") where.push(`${name} = ${quoted(choice)}`);
         else if (kind === "whole") where.push(`${identifier(name)} = ${choice}`);
         else where.push(`abs(${name} - ${Number(choice.toPrecision(6))}) < 1e-6`);
       }
       for (const { label, low, high } of this.ranges) {
-        const name = identifier(this.table.columns.get(label).name);
+        const name = identifier(named(label));
+        if (!name) continue;
         if (low !== null) where.push(`${name} >= ${low}`);
         if (high !== null) where.push(`${name} <= ${high}`);
       }
@@ -102,10 +109,11 @@
       const lines = [`SELECT ${names?.join(", ") || "*"}`, `FROM ${quoted(files)}`];
       if (where.length) lines.push(`WHERE ${where.join("\n  AND ")}`);
       if (this.sort) {
-        const name = identifier(this.table.columns.get(this.sort.label).name);
+        const name = identifier(named(this.sort.label));
         if (name) lines.push(`ORDER BY ${name} ${this.sort.descending ? "DESC" : "ASC"} NULLS LAST`);
       }
-      return `${lines.join("\n")}\nLIMIT ${limit};`;
+      const comments = Array.from(lost, (label) => `-- without ${label}, which the files do not have`);
+      return [...comments, ...lines, `LIMIT ${limit};`].join("\n");
     }
   }
 

@@ -254,7 +254,11 @@ def test_a_row_opens_all_of_an_edit_and_escape_closes_it(page: Browser) -> None:
 def test_directions_have_a_table_of_their_own(page: Browser) -> None:
     explorer(page)
     click(page, "document.querySelectorAll('#explorer-tools input')[1]")
-    page.wait("document.querySelectorAll('#explorer-directions tbody tr').length === 24")
+    rows = "document.querySelectorAll('#explorer-directions tbody tr')"
+    page.wait(f"{rows}.length === 24")
+    # the first has the edits 0.01 to 0.04; its id is of the sample, not of the region
+    texts = page.value(f"[...{rows}[0].children].map((cell) => cell.textContent)")
+    assert "0.0250" in texts
 
 
 def test_charts_are_drawn_for_every_measure(page: Browser) -> None:

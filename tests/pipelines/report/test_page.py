@@ -274,6 +274,12 @@ def test_directions_of_a_library_have_a_sheet_each(run: Any) -> None:
         "shared-mouth",
     ]
     assert "JVPs" not in page.text
+    table = page.summary["tables"]["directions"]
+    assert (table["rows"], table["files"]) == (2, None)
+    columns = {each["label"]: each for each in table["columns"]}
+    assert columns["region"]["choices"] == ["eyes", "mouth"]
+    assert columns["edits"]["high"] == 6  # 3 samples at 2 strengths
+    assert columns["ROIR"]["high"] == 0.25
 
 
 def test_a_large_run_is_sampled_and_says_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
