@@ -1,12 +1,12 @@
 """Whether a direction is a dial: more strength, more change; the opposite strength, the opposite
 change; and as much in other images as in the one in which it was found.
 
-Shape suffixes: N edits, S strengths of one direction in one image, A attributes, R replicates.
+Shape suffixes: N edits, G pairs of an image and a direction, S strengths, P strengths with 0, A (K)
+attributes, R replicates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lib.metrics.bootstrap import Floats, interval
 from lib.metrics.columns import CHANGE_PREFIX
 from lib.metrics.edit_rows import EditRows
-from lib.metrics.sums import Figure, Moments, moments
+from lib.metrics.sums import Figure, Moments, add_into, moments
 
 Dials = dict[tuple[str, str], Moments]
 """(region/name of the edit, what) -> values, one an image and direction."""
@@ -38,30 +38,32 @@ def dials(rows: EditRows) -> Dials:
       two are opposite, -1 where the sign makes no difference
     - balance: in_change of the weaker of the two / of the stronger: 1 where both reach as far
     """
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    found: Dials = {}
     attributes = rows.attributes
     columns = [rows.metrics[CHANGE_PREFIX + attribute] for attribute in attributes]
-    changes_NA = np.stack(columns, 1) if columns else None
-    for place in _dials_of(rows):
-        name, image = rows.name[place[0]], int(rows.image_N[place[0]])
-        strength_S, change_S = rows.strength[place], rows.metrics["in_change"][place]
-        values = {LINEARITY: _through_zero(np.abs(strength_S), change_S)}
-        values[BALANCE] = _mean(
-            min(change_S[m], change_S[p]) / max(change_S[m], change_S[p])
-            for m, p in _pairs(strength_S)
-            if max(change_S[m], change_S[p]) > 0
-        )
+    changes_NA = np.stack(columns, 1).astype(np.float64) if columns else None
+    for strength_S, place_GS in _dials_of(rows):
+        change_GS = rows.metrics["in_change"][place_GS].astype(np.float64)
+        pairs = _pairs(strength_S)
+        values = {
+            LINEARITY: _through_zero(np.abs(strength_S), change_GS[..., None])[:, 0],
+            BALANCE: _mean([_balance(change_GS[:, m], change_GS[:, p]) for m, p in pairs]),
+        }
         if changes_NA is not None:
-            changes_SA = changes_NA[place].astype(np.float64)
-            values[SYMMETRY] = _mean(
-                -_cosine(changes_SA[m], changes_SA[p]) for m, p in _pairs(strength_S)
-            )
-            for column, attribute in enumerate(attributes):
-                values[OF_ATTRIBUTE + attribute] = _through_zero(strength_S, changes_SA[:, column])
-        for what, value in values.items():
-            if math.isfinite(value):
-                found.setdefault((name, what), []).append((image, value))
-    return {key: _moments(rows, pairs) for key, pairs in found.items()}
+            changes_GSA = changes_NA[place_GS]
+            opposite = [-_cosine(changes_GSA[:, m], changes_GSA[:, p]) for m, p in pairs]
+            values[SYMMETRY] = _mean(opposite)
+            linear_GA = _through_zero(strength_S, changes_GSA)
+            values |= {OF_ATTRIBUTE + a: linear_GA[:, k] for k, a in enumerate(attributes)}
+        first_G = place_GS[:, 0]
+        name_G, image_G = rows.name[first_G], rows.image_N[first_G]
+        for name in sorted(set(name_G.tolist())):
+            own_G = name_G == name
+            for what, value_G in values.items():
+                if value_G.size:
+                    sums = moments(value_G[own_G], image_G[own_G], rows.weights_IR)
+                    add_into(found, {(name, what): sums})
+    return {key: sums for key, sums in found.items() if sums.count}
 
 
 def journeys(rows: EditRows, sources: Sources) -> Dials:
@@ -99,26 +101,33 @@ def transfer(sums: Dials) -> dict[str, Figure]:
     return found
 
 
-def _dials_of(rows: EditRows) -> Iterator[npt.NDArray[np.intp]]:
-    """The rows of each image and direction, by strength."""
+def _dials_of(rows: EditRows) -> Iterator[tuple[Floats, npt.NDArray[np.intp]]]:
+    """(strengths, ascending; their rows of every image and direction that has just these)."""
     groups: dict[tuple[int, str], list[int]] = {}
-    for row in np.flatnonzero(rows.single).tolist():
+    order_N = np.argsort(rows.strength, kind="stable")
+    for row in order_N[rows.single[order_N]].tolist():
         if rows.direction[row] is not None:
             groups.setdefault((int(rows.image_N[row]), rows.direction[row]), []).append(row)
+    alike: dict[tuple[float, ...], list[list[int]]] = {}
     for places in groups.values():
-        found = np.array(places, np.intp)
-        yield found[np.argsort(rows.strength[found], kind="stable")]
+        alike.setdefault(tuple(rows.strength[places].tolist()), []).append(places)
+    for strengths in sorted(alike):
+        yield np.array(strengths), np.array(alike[strengths], np.intp)
 
 
-def _through_zero(strength_S: npt.ArrayLike, change_S: npt.ArrayLike) -> float:
-    """Correlation with the point (0, 0) among them; NaN unless two strengths differ and are not 0,
-    or where nothing changes.
+def _through_zero(strength_S: Floats, change_GSK: Floats) -> Floats:
+    """(G, K): correlation over S with the point (0, 0) among them; NaN unless two strengths differ
+    and are not 0, and where nothing changes.
     """
-    x = np.append(0.0, np.asarray(strength_S, np.float64))
-    y = np.append(0.0, np.asarray(change_S, np.float64))
-    if len(set(x.tolist()) - {0.0}) < 2 or not np.isfinite(y).all() or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(x, y)[0, 1])
+    groups, _, columns = change_GSK.shape
+    if len(set(strength_S.tolist()) - {0.0}) < 2:
+        return np.full((groups, columns), np.nan)
+    x_P = np.append(0.0, strength_S)
+    y_GPK = np.concatenate([np.zeros((groups, 1, columns)), change_GSK], axis=1)
+    x_P, y_GPK = x_P - x_P.mean(), y_GPK - y_GPK.mean(1, keepdims=True)
+    together_GK = np.einsum("p,gpk->gk", x_P, y_GPK)
+    size_GK = np.sqrt(np.square(x_P).sum() * np.square(y_GPK).sum(1))
+    return np.asarray(together_GK / np.where(size_GK > 0, size_GK, np.nan))
 
 
 def _pairs(strength_S: Floats) -> list[tuple[int, int]]:
@@ -127,16 +136,21 @@ def _pairs(strength_S: Floats) -> list[tuple[int, int]]:
     return [(place, places[-s]) for s, place in places.items() if s < 0 and -s in places]
 
 
-def _cosine(a_A: Floats, b_A: Floats) -> float:
-    size = float(np.linalg.norm(a_A) * np.linalg.norm(b_A))
-    return float(a_A @ b_A) / size if size > 0 else math.nan
+def _balance(minus_G: Floats, plus_G: Floats) -> Floats:
+    larger_G = np.maximum(minus_G, plus_G)
+    return np.asarray(np.minimum(minus_G, plus_G) / np.where(larger_G > 0, larger_G, np.nan))
 
 
-def _mean(values: Iterator[float]) -> float:
-    known = [float(value) for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+def _cosine(a_GA: Floats, b_GA: Floats) -> Floats:
+    size_G = np.linalg.norm(a_GA, axis=1) * np.linalg.norm(b_GA, axis=1)
+    return np.asarray((a_GA * b_GA).sum(1) / np.where(size_G > 0, size_G, np.nan))
 
 
-def _moments(rows: EditRows, pairs: list[tuple[int, float]]) -> Moments:
-    image = np.array([image for image, _ in pairs], np.intp)
-    return moments([value for _, value in pairs], image, rows.weights_IR)
+def _mean(values: list[Floats]) -> Floats:
+    """(G,): over the pairs, of those that are numbers; empty without pairs."""
+    if not values:
+        return np.empty(0)
+    found = np.stack(values)
+    known = np.isfinite(found)
+    count_G = known.sum(0)
+    return np.asarray(np.where(known, found, 0.0).sum(0) / np.where(count_G, count_G, np.nan))
