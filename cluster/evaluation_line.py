@@ -11,7 +11,7 @@ from threading import Event, Thread
 from rich.console import Console
 
 from cluster.progress import ProgressLine, duration
-from pipelines.evaluation.shard_measurer import Receipt
+from pipelines.evaluation.orders import Receipt
 
 _TICK_S = 0.5
 

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from lib.problems import Problem
-from pipelines.evaluation.shard_measurer import Measurer, Order, Receipt
+from pipelines.evaluation.orders import Measurer, Order, Receipt
 
 MakeMeasurer = Callable[[Order], Measurer]
 """A class or function at the top of a module: it is named to the processes, not sent."""

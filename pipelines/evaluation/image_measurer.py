@@ -13,34 +13,11 @@ from torch import Tensor
 
 from lib.metrics.columns import CHANGE_PREFIX, SCORE_PREFIX
 from lib.metrics.embeddings import load_image_encoder
-from pipelines.evaluate_config import Evaluate
+from pipelines.evaluation.orders import Measures
 from pipelines.evaluation_stage import load_attributes, load_score
 
 _AT_ONCE = 32
 """Edits: what bounds memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """What to measure of pictures."""
-
-    evaluate: Evaluate
-    """Its scores and attributes."""
-    embedding: str | None
-    """An image encoder (folder, or `embedded`), for distances between sets; None: no distances."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the numbers of an edit."""
-        attributes = self.evaluate.attributes
-        return (
-            *(SCORE_PREFIX + name for name in sorted(self.evaluate.scores)),
-            *(CHANGE_PREFIX + name for name in (attributes.names if attributes else ())),
-        )
-
-    def __bool__(self) -> bool:
-        """Whether pictures must be read at all."""
-        return bool(self.columns) or self.embedding is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from lib.samples import ShardDamage
 from pipelines.evaluate_config import Evaluate
 from pipelines.evaluation.figures import figure_rows
 from pipelines.evaluation.joined import Joined
+from pipelines.evaluation.orders import Order, PairSource
 from pipelines.evaluation.outputs import write_errors, write_figures, write_matrix, write_spread
 from pipelines.evaluation.pair_measurer import contents_of, keys_url, pair_columns, read_keys
 from pipelines.evaluation.run_evaluation import Evaluation
 from pipelines.evaluation.run_order import Todo, make_order
 from pipelines.evaluation.run_sums import RunSums
-from pipelines.evaluation.shard_measurer import Order, PairSource
 from pipelines.inputs import expand_inputs
 
 _NAME = "edited"

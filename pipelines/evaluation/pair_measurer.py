@@ -26,8 +26,9 @@ from lib.samples import RawSample, SampleError, ShardContents, ShardDamage, imag
 from pipelines.engine import chosen_device
 from pipelines.evaluation.image_measurer import ImageMeasurer
 from pipelines.evaluation.measured_rows import MeasuredRows
+from pipelines.evaluation.orders import Order, PairSource, Receipt
 from pipelines.evaluation.run_pictures import MAX_SHARD_BYTES
-from pipelines.evaluation.shard_measurer import Order, PairSource, Receipt, receipt
+from pipelines.evaluation.shard_measurer import receipt
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000

@@ -19,9 +19,9 @@ from pipelines.config import RunConfig
 from pipelines.config_file import read_values
 from pipelines.config_mistakes import explain, switches_taken_for_numbers
 from pipelines.evaluate_config import Evaluate
+from pipelines.evaluation.orders import Order, PairSource, RunSource
 from pipelines.evaluation.outputs import evaluation_folder
 from pipelines.evaluation.run_evaluation import run_of_edits
-from pipelines.evaluation.shard_measurer import Order, PairSource, RunSource
 from pipelines.evaluation_models import fields_by_content
 from pipelines.presets import PRESETS
 

@@ -5,8 +5,6 @@ another, each into a file of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from lib.commit_record import CommitDamageError, read_commit_rows
 from lib.kernels import settle
@@ -16,72 +14,10 @@ from lib.samples import ShardDamage
 from lib.storage import redact
 from pipelines.config import RunConfig
 from pipelines.engine import chosen_device
-from pipelines.evaluate_config import Evaluate
-from pipelines.evaluation.image_measurer import ImageMeasurer, Measures
-from pipelines.evaluation.measured_rows import MeasuredFiles, MeasuredRows
+from pipelines.evaluation.image_measurer import ImageMeasurer
+from pipelines.evaluation.measured_rows import MeasuredRows
+from pipelines.evaluation.orders import Order, Receipt, RunSource
 from pipelines.evaluation.run_pictures import Pictures, run_pictures
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a worker says of one shard."""
-
-    shard: str
-    images: int = 0
-    edits: int = 0
-    failed: int = 0
-    """Images that could not be measured; each is a row in errors.parquet."""
-    problem: str | None = None
-    """Why nothing was measured: the same command tries this shard again."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSource:
-    """The pictures of a run."""
-
-    root: str
-
-
-@dataclass(frozen=True, slots=True)
-class PairSource:
-    """Samples before and after editing, matched by key."""
-
-    originals: tuple[str, ...]
-    """URLs of their shards, sorted."""
-    edited: tuple[tuple[str, str], ...]
-    """(name, URL) of theirs, sorted."""
-    masks: str | None
-    """Extension of the side file that says where the edit should be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """All that a worker needs to know; small, and the same for all shards."""
-
-    evaluate_json: str
-    embedding: str | None
-    folder: str
-    """Of the evaluation."""
-    identity: str
-    source: RunSource | PairSource
-
-    @property
-    def measures(self) -> Measures:
-        """What to measure."""
-        return Measures(Evaluate.model_validate_json(self.evaluate_json), self.embedding)
-
-    @property
-    def files(self) -> MeasuredFiles:
-        """Where it is left."""
-        return MeasuredFiles(self.folder, self.identity)
-
-
-class Measurer(Protocol):
-    """Of any kind of shards."""
-
-    def __call__(self, shard: str) -> Receipt:
-        """Measure one shard and store it."""
-        ...
 
 
 class RunMeasurer:

@@ -11,7 +11,7 @@ from rich.console import Console
 from cluster.evaluation_line import MeasuringTally, measuring_line
 from cluster.evaluation_pool import WorkersLost, measure_shards
 from lib.problems import ModelProblem
-from pipelines.evaluation.shard_measurer import Order, Receipt, RunSource
+from pipelines.evaluation.orders import Order, Receipt, RunSource
 
 ORDER = Order("{}", None, "nowhere", "0" * 64, RunSource("nowhere"))
 
