@@ -81,8 +81,10 @@ class RunSums:
 
 
 def scopes(rows: EditRows) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
-    """Every scope of the rows, and which of them are in it; rows without a region are in `all`."""
+    """Every scope of the rows, and which of them are in it; rows without a region are in `all`
+    alone, and a region of that name has no line of its own.
+    """
     yield ALL, np.ones(len(rows.name), bool)
     for column in (rows.region, rows.name):
-        for scope in sorted(set(column[rows.region != ""].tolist())):
+        for scope in sorted(set(column[rows.region != ""].tolist()) - {ALL}):
             yield scope, column == scope
