@@ -82,8 +82,8 @@ def write_region_sheet(run: str, images: int) -> RegionSheet:
     pixels_NHWC = quantised(image_NCHW).permute(0, 2, 3, 1).contiguous().numpy()
     parts = region_parts(regions, numbers_NHW)
     url = folder.url("regions", FILE_NAME)
-    titles = [f"{p.number} {p.name}".strip() for p in parts]
-    sheet_HWC = drawn_sheet(pixels_NHWC, numbers_NHW, titles, [p.share for p in parts])
+    names, shares = [p.name for p in parts], [p.share for p in parts]
+    sheet_HWC = drawn_sheet(pixels_NHWC, numbers_NHW, names, shares)
     storage.replace(url, encode(sheet_HWC, "png", 100))
     return RegionSheet(storage.redact(url), parts)
 
