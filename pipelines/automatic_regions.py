@@ -81,11 +81,20 @@ def build_automatic(
 def _resolved(
     name: str, provider: Automatic, regions: Mapping[str, Classes], model_sha256: str
 ) -> tuple[NamedRegions, Mapping[str, tuple[int, ...]]]:
-    found = read_regions(provider.path)
+    try:
+        found = read_regions(provider.path)
+    except ConfigProblem as error:
+        raise ConfigProblem(f"segment.providers.{name}.path: {error}") from error
     if found.model.study.model != model_sha256:
         raise ConfigProblem(
             f"segment.providers.{name}: expected regions learned with this run's weights"
             f" ({model_sha256[:16]}), those of {storage.redact(found.url)} were learned with"
             f" {found.model.study.model[:16]}"
         )
-    return found, {region: found.resolved(source.labels) for region, source in regions.items()}
+    clusters: dict[str, tuple[int, ...]] = {}
+    for region, source in regions.items():
+        try:
+            clusters[region] = found.resolved(source.labels)
+        except ConfigProblem as error:
+            raise ConfigProblem(f"segment.regions.{region}.labels: {error}") from error
+    return found, clusters

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from lib import storage
 from lib.masks.cluster_files import RegionModel, decode_model
@@ -56,10 +57,12 @@ class NamedRegions:
             elif label in self.by_name:
                 found.update(self.by_name[label])
             else:
+                nearest = get_close_matches(label, self.by_name, n=1, cutoff=0.5)
+                hint = f"did you mean {nearest[0]!r}? " if nearest else ""
                 raise ConfigProblem(
                     f"{storage.redact(self.url)}: expected a name of a region, which are"
                     f" {sorted(self.by_name) or 'none yet'}, or a cluster's number, got {label!r};"
-                    " give names with `deltah regions name`"
+                    f" {hint}give names with `deltah regions name`"
                 )
         return tuple(sorted(found))
 
