@@ -35,7 +35,7 @@ _TABLE_MEASURES = (
 )  # fmt: skip
 _MAX_GROUPS = 300
 _MAX_EXAMPLES = 20
-_MAX_NOTICES = 30
+_FEW_NOTICES, _MAX_NOTICES = 5, 50
 _WRITERS = 8
 _PARTS = ("cards", "thumbnails", "data", "plots", "sheets")
 """Folders of the report; the last two are of earlier releases."""
@@ -101,6 +101,7 @@ def write_report(folder: str) -> str:
         examples=few_examples(numbers.examples, _MAX_EXAMPLES),
         cost=cost,
         notices=notices[:_MAX_NOTICES],
+        few_notices=_FEW_NOTICES,
         notices_left_out=max(0, len(notices) - _MAX_NOTICES),
         gradient=heat_gradient(),
         scripts=_SCRIPTS,

@@ -56,9 +56,12 @@ def sheet_data(
     for place, card in enumerate(cards[:sheet_cards]):
         members[card.sheet].append(place)
     plain = all((sheet.rank, sheet.added, sheet.noise) == (0, "", -1) for sheet in planned)
+    titles = {sheet: sheet.region if plain else sheet.title for sheet in planned}
+    if len(set(titles.values())) < len(titles):  # directions of a library may share region and rank
+        titles = {sheet: f"{title} {sheet.direction[:8]}" for sheet, title in titles.items()}
     return [
         {
-            "title": sheet.region if plain else sheet.title,
+            "title": titles[sheet],
             "direction": sheet.direction,
             "edits": edits.get(sheet, 0),
             "cards": members[sheet],

@@ -282,6 +282,23 @@ def test_directions_of_a_library_have_a_sheet_each(run: Any) -> None:
     assert columns["ROIR"]["high"] == 0.25
 
 
+def test_sheets_of_one_region_and_rank_are_told_apart_by_the_direction(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.own = False
+    row = type(run).row
+    ids = iter(range(100))
+
+    def named(self: Any, *where: Any) -> dict[str, object]:
+        return row(self, *where) | {"region": "eyes", "direction": "ab"[next(ids) % 2] * 16}
+
+    monkeypatch.setattr(type(run), "row", named)
+    run.start(1)
+    run.add(0)
+    titles = [sheet["title"] for sheet in report_of(run).summary["sheets"]]
+    assert titles == ["eyes aaaaaaaa", "eyes bbbbbbbb"]
+
+
 def test_a_large_run_is_sampled_and_says_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numbers, "MAX_SHARDS", 2)
     monkeypatch.setattr(numbers, "MAX_EDITS", 16)
