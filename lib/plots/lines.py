@@ -27,6 +27,8 @@ Points = Sequence[tuple[float, Values]]
 _QUARTILES = (25, 50, 75)
 _MOST_TICKS = 7
 _MOST_RANK_TICKS = 10
+_TICKS, _FINE_TICKS = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+_DECADE = 10
 _MARKERS = "osD^vPXd"
 
 
@@ -46,7 +48,9 @@ def singular_values(
         }
         _bands(axes, colours, shifted)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        bottom, top = axes.get_ylim()
+        ticks = _TICKS if top / bottom > _DECADE else _FINE_TICKS
+        axes.yaxis.set_major_locator(LogLocator(subs=ticks, numticks=12))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         last = max((points[-1][0] for points in shifted.values() if points), default=1)

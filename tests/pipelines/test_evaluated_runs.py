@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.runner import filtered_sentence, located
+from cluster.views import show_status
 from lib import schemas, storage
 from lib.finalize import finalize
 from lib.problems import ConfigProblem, ModelProblem
@@ -73,7 +74,11 @@ def half(rows: list[dict[str, Any]], column: str) -> float:
 
 
 def test_marked_edits_stay_and_name_the_first_rule_they_break(
-    plain: Any, tiny_checkpoint: Path, shards: ModuleType, root: Path
+    plain: Any,
+    tiny_checkpoint: Path,
+    shards: ModuleType,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, before = plain
     assert {row["filtered"] for row in before} == {None}
@@ -97,9 +102,12 @@ def test_marked_edits_stay_and_name_the_first_rule_they_break(
     assert (index["marked"], index["dropped"]) == (counts, {})
     assert index["totals"]["marked"] == sum(counts.values())
     assert summary(folder).marked == counts
+    show_status(folder.root)
+    status = capsys.readouterr().out
+    assert all(f"marked, not {rule}" in status for rule in counts)
     said = filtered_sentence(index)
     assert said.startswith(f"; {sum(counts.values())} of {len(rows)} edits marked (")
-    assert all(f"{count} not {rule}" for rule, count in counts.items())
+    assert all(f"{count} not {rule}" in said for rule, count in counts.items())
     card = storage.read_bytes(folder.card_url).decode()
     assert all(f"| edits marked: not `{rule}` | {n} |" in card for rule, n in counts.items())
 
