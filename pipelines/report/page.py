@@ -95,7 +95,6 @@ def write_report(folder: str) -> str:
         direction_files=direction_files,
         merged=merged,
         merged_left_out=merged_left_out,
-        region_sheet=storage.exists(run_folder.url("regions", "regions.png")),
         evaluation=evaluation,
         errors=sorted(numbers.errors.items(), key=lambda item: (-item[1], item[0])),
         examples=few_examples(numbers.examples, _MAX_EXAMPLES),
