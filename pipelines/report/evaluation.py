@@ -19,7 +19,7 @@ from lib.run_folder import RunFolder
 _MAX_SCOPES, _MAX_DIRECTIONS = 12, 40
 _MAX_EDITS, _MAX_ATTRIBUTES = 40, 40
 _MAX_PLOTS = 40
-_PICTURES = (".svg", ".png")
+_PLOTS = "../evaluation/plots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,17 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Plot:
+    """Files of a plot relative to the page."""
+
+    name: str
+    light: str
+    dark: str
+    """The same where there is no dark one."""
+    pdf: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """All of it; what is not there is None or empty."""
 
@@ -71,8 +82,9 @@ class Evaluation:
     disentanglement: Matrix | None
     spread: tuple[tuple[str, str], ...]
     """Name -> number or text, as spread.json has it."""
-    plots: tuple[str, ...]
-    """Files relative to the page."""
+    plots: tuple[Plot, ...]
+    failed: int
+    """Images that could not be measured: rows of errors.parquet."""
 
     @property
     def there(self) -> bool:
@@ -86,10 +98,7 @@ def read_evaluation(folder: RunFolder) -> tuple[Evaluation, list[str]]:
     figures = _table(folder, "figures.parquet", notices)
     regions, directions = _by_scope(figures)
     effects = _table(folder, "disentanglement.parquet", notices)
-    names = storage.list_names(folder.url("evaluation", "plots"))
-    plots = [f"../evaluation/plots/{name}" for name in sorted(names) if name.endswith(_PICTURES)]
-    stems = {name.rpartition(".")[0] for name in plots if name.endswith(".svg")}
-    plots = [name for name in plots if name.endswith(".svg") or name[:-4] not in stems]
+    failed = _table(folder, "errors.parquet", notices)
     return (
         Evaluation(
             figures=_matrix(regions, "metric", "scope", "value", _MAX_SCOPES, notices),
@@ -98,9 +107,25 @@ def read_evaluation(folder: RunFolder) -> tuple[Evaluation, list[str]]:
                 effects, "edit", "attribute", "effect", _MAX_ATTRIBUTES, notices
             ),
             spread=_spread(folder, notices),
-            plots=tuple(plots[:_MAX_PLOTS]),
+            plots=_plots(folder),
+            failed=0 if failed is None else failed.num_rows,
         ),
         notices,
+    )
+
+
+def _plots(folder: RunFolder) -> tuple[Plot, ...]:
+    names = set(storage.list_names(folder.url("evaluation", "plots")))
+    dark = set(storage.list_names(folder.url("evaluation", "plots", "dark")))
+    stems = sorted({name.removesuffix(".svg") for name in names if name.endswith(".svg")})
+    return tuple(
+        Plot(
+            name=stem,
+            light=f"{_PLOTS}/{stem}.svg",
+            dark=f"{_PLOTS}/dark/{stem}.svg" if f"{stem}.svg" in dark else f"{_PLOTS}/{stem}.svg",
+            pdf=f"{_PLOTS}/{stem}.pdf" if f"{stem}.pdf" in names else None,
+        )
+        for stem in stems[:_MAX_PLOTS]
     )
 
 

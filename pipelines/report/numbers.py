@@ -83,6 +83,14 @@ class RunNumbers:
         """The median over all edits that were read; NaN without any, or without the column."""
         return median(self.column(name)) if name in self.edits.column_names else float("nan")
 
+    def shard_rows(self) -> dict[str, slice]:
+        """Where the rows of each shard stand: they are together."""
+        _, first = np.unique(codes(self.edits["shard"]), return_index=True)
+        starts = sorted(first.tolist())
+        ends = [*starts[1:], self.edits.num_rows]
+        names = [self.edits["shard"][start].as_py() for start in starts]
+        return {n: slice(start, end) for n, start, end in zip(names, starts, ends, strict=True)}
+
     def regions(self) -> tuple[list[str], Ints]:
         """The names of the regions, and of every row the position of its own."""
         names = sorted({key.region for key in self.keys})

@@ -19,6 +19,7 @@ from pipelines.report.directions import direction_groups, read_directions
 from pipelines.report.distributions import charts
 from pipelines.report.evaluation import read_evaluation
 from pipelines.report.gallery import make_gallery
+from pipelines.report.measured import add_measured
 from pipelines.report.merged import read_merged
 from pipelines.report.numbers import RunNumbers, medians_by_group, read_numbers
 from pipelines.report.run_state import MAX_QUARANTINED, read_state
@@ -58,13 +59,14 @@ def write_report(folder: str) -> str:
             f"{storage.redact(folder)}: expected the output folder of a run, found neither a"
             " run.json nor a commit in it; give the folder that `output.folder` names"
         )
+    unmeasured = add_measured(run_folder, numbers, state.plain_config)
     gallery = make_gallery(run_folder, state.config, numbers)
     directions, direction_files, lost = read_directions(run_folder, numbers.direction_files)
     merged, merged_left_out, unlearned = read_merged(run_folder)
     cost, unread = read_cost(run_folder)
     evaluation, unevaluated = read_evaluation(run_folder)
     notices = [*state.notices, *unlearned, *numbers.notices, *gallery.notices, *lost, *unread,
-               *unevaluated]  # fmt: skip
+               *unmeasured, *unevaluated]  # fmt: skip
     files = dict(gallery.files)
     tables: dict[str, Any] = {}
     if numbers.edits.num_rows:

@@ -19,8 +19,10 @@ from PIL import Image
 
 from lib.problems import ConfigProblem
 from lib.quarantine import quarantine
+from lib.receipts import Failure
 from lib.run_folder import RunFolder
 from pipelines.contact_sheets import change
+from pipelines.evaluation.measured_rows import MeasuredFiles, MeasuredRows
 from pipelines.evaluation.outputs import (
     FIGURE_COLUMNS,
     FIGURES,
@@ -30,6 +32,7 @@ from pipelines.evaluation.outputs import (
 )
 from pipelines.number_texts import duration, percent, three
 from pipelines.report import cards, numbers
+from pipelines.report.measured import add_measured
 from pipelines.report.numbers import medians_by_group, read_numbers, spread
 from pipelines.report.page import write_report
 
@@ -383,6 +386,32 @@ def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
     assert "--weight: 30%" in page.source  # half as strong as the strongest, which has 60 %
     assert "all frechet_distance 1.5" in page.text
     assert "../evaluation/plots/linearity.svg" in page.files
+
+
+def test_what_was_measured_of_the_stored_pictures_stands_beside_the_other_numbers(run: Any) -> None:
+    run.start(2)
+    for number in range(2):
+        run.add(number)
+    folder = Path(run.folder.root) / "evaluation"
+    rows = MeasuredRows(("score_identity",))
+    rows.add_original(0, "s0", [0.5, 0.5])
+    rows.add_edit(2, "s2", 1, {"score_identity": 0.75}, [0.5, 0.5])
+    rows.add_edit(0, "s0", 3, {"score_identity": 0.25}, [0.5, 0.5])
+    rows.add_failure(Failure("in-1", 1, "s1", "measure", "not_an_image", "no"))
+    MeasuredFiles(str(folder), "ab" * 32).write("in-1", rows.table)
+    page = report_of(run)
+    found = read_numbers(run.folder)
+    assert add_measured(run.folder, found, {}) == []
+    values = {
+        (row["shard"], row["index"], row["edit"]): row["score_identity"]
+        for row in found.edits.to_pylist()
+        if not np.isnan(row["score_identity"])
+    }
+    assert values == {("in-1", 2, 1): 0.75, ("in-1", 0, 3): 0.25}
+    labels = [each["label"] for each in page.summary["tables"]["edits"]["columns"]]
+    assert "identity" in labels
+    next((folder / "rows").iterdir()).write_bytes(b"none")
+    assert "evaluation/rows/in-1-abababababababab.parquet cannot be read" in report_of(run).text
 
 
 def test_throughput_and_cost_are_those_of_the_events(run: Any) -> None:
