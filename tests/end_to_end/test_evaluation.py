@@ -293,3 +293,30 @@ def test_mistakes_in_the_config_of_an_evaluation_are_named(
         done = evaluate(made, "--config", written(tmp_path / "e.yaml", section))
         assert done.returncode == 2, section
         assert sentence in done.stderr
+
+
+def test_layout_pairs_needs_no_input_shards(
+    shards: ModuleType, tiny_checkpoint: Path, clip: Path, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    import torch
+
+    from lib.metrics.scores import load_similarity
+
+    source = shards.write_tar(tmp_path / "in" / "in-0.tar", shards.samples(2))
+    config = shards.config(
+        tiny_checkpoint, source, tmp_path / "run",
+        edit={"strengths": [0.2]}, output={"layout": "pairs"},
+    )  # fmt: skip
+    folder, _ = shards.work(config, [source])
+    source.unlink()
+    run = Path(folder.root)
+    section = {"scores": {"clip": {"kind": "similarity", "model": str(clip)}}}
+    assert evaluate(run, "--config", written(tmp_path / "e.yaml", section)).returncode == 0
+    scorer, expected = load_similarity(str(clip), torch.device("cpu")), []
+    for row in rows_of(run).to_dicts():
+        tar = run / "images" / row["image"]
+        names = (row["member"].replace(".edited.", ".original."), row["member"])
+        images = (torch.from_numpy(picture_in(tar, n).copy()).permute(2, 0, 1) for n in names)
+        expected.append(float(scorer(*(image[None] / 127.5 - 1 for image in images))))
+    found = figures_of(run)["all", "score_clip"]
+    assert found["value"] == pytest.approx(np.mean(expected), abs=1e-4)
