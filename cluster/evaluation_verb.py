@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.run_order import Todo
 
 _Run = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run's output folder: a path or a URL.")
+    str | None, typer.Argument(metavar="RUN", help="A run's output folder: a path or a URL.")
 ]
 
 
