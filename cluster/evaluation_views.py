@@ -116,8 +116,8 @@ def _sentences(of_all: Mapping[str, Figure]) -> Iterable[str]:
     for metric, figure in of_all.items():
         what, _, rule = metric.partition(": ")
         if rule:
-            there = "were dropped: they" if what == "dropped" else "are there and"
-            yield f"{int(figure.value):,} edits {there} break `{rule}`"
+            how = "dropped" if what == "dropped" else "is broken first by"
+            yield f"`{rule}` {how} {int(figure.value):,} edits"
 
 
 def _matrix(rows: Iterable[Row]) -> Table:
