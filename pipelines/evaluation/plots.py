@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from lib import storage
 from lib.commit_record import CommitRecord
+from lib.metrics.columns import CHANGE_PREFIX
 from lib.metrics.disentanglement import Row
 from lib.metrics.edit_rows import EditRows
 from lib.plots.lines import Points, against_strength, singular_values
 from lib.plots.locality import locality
 from lib.plots.matrix import disentanglement
-from lib.plots.style import FileKind, SchemeName
+from lib.plots.style import MAX_LINES, FileKind, SchemeName
 from lib.run_folder import RunFolder
 from pipelines.evaluation.outputs import PLOTS
 
@@ -31,7 +32,7 @@ _SPECTRA_SHARDS = 32
 
 Values = npt.NDArray[np.float32]
 Draw = Callable[[SchemeName, FileKind], bytes]
-_NAMES = ("disentanglement", "linearity", "locality", "spectra")
+_NAMES = ("attributes", "disentanglement", "linearity", "locality", "spectra")
 _FILES: tuple[tuple[str, SchemeName, FileKind], ...] = (
     ("{}.svg", "light", "svg"),
     ("{}.pdf", "light", "pdf"),
@@ -47,6 +48,8 @@ class PlotValues:
     """Of the images, the same ones every time: chosen by hash."""
     changes: dict[tuple[str, float], list[tuple[Values, Values]]] = field(default_factory=dict)
     """(region, strength) -> (in_change, out_change)."""
+    attributes: dict[tuple[str, str], dict[float, list[Values]]] = field(default_factory=dict)
+    """(region/name, attribute) -> strength -> the attribute's changes."""
 
     def add(self, rows: EditRows) -> None:
         """One shard more; edits of several directions are left out: they have several strengths."""
@@ -61,6 +64,16 @@ class PlotValues:
                 place = of_region & (rows.strength == strength)
                 part = (both[0][place], both[1][place])
                 self.changes.setdefault((region, strength), []).append(part)
+        if not rows.attributes:
+            return
+        for name in sorted(set(rows.name[chosen_N].tolist())):
+            of_name = chosen_N & (rows.name == name)
+            for strength in np.unique(rows.strength[of_name]).tolist():
+                place = of_name & (rows.strength == strength)
+                for attribute in rows.attributes:
+                    at = self.attributes.setdefault((name, attribute), {})
+                    moved_N = rows.metrics[CHANGE_PREFIX + attribute][place]
+                    at.setdefault(strength, []).append(moved_N)
 
     def by_region(self) -> dict[str, tuple[Values, Values]]:
         """Region -> (in_change, out_change) of all its edits."""
@@ -80,6 +93,19 @@ class PlotValues:
             parts = [part[0] for part in self.changes[region, strength]]
             found.setdefault(region, []).append((round(strength, 7), np.concatenate(parts)))
         return dict(found)
+
+    def of_targets(self, matrix: Sequence[Row]) -> dict[str, Points]:
+        """Of the edits with the largest effects: (strength, changes of the attribute they are
+        for).
+        """
+        known = [row for row in matrix if (row.edit, row.target) in self.attributes]
+        known.sort(key=lambda row: (-abs(row.effects[row.target].value), row.edit))
+        found: dict[str, Points] = {}
+        for row in sorted(known[:MAX_LINES], key=lambda row: row.edit):
+            at = self.attributes[row.edit, row.target]
+            points = [(round(s, 7), np.concatenate(at[s])) for s in sorted(at)]
+            found[f"{row.edit}: {row.target}"] = points
+        return found
 
     def _of(self, region: str) -> list[tuple[Values, Values]]:
         return [p for key in sorted(self.changes) if key[0] == region for p in self.changes[key]]
@@ -116,11 +142,16 @@ def write_plots(
     """Everything that there are numbers for; plots of an earlier call that are not are removed."""
     drawings: dict[str, Draw] = {}
     changes, strengths = values.by_region(), values.by_strength()
-    if changes:
+    if any(bool((outside > 0).any()) for _, outside in changes.values()):
         drawings["locality"] = lambda scheme, kind: locality(changes, scheme, kind)
     if any(len(points) > 1 for points in strengths.values()):
         drawings["linearity"] = lambda scheme, kind: against_strength(
             strengths, scheme, kind, measured="change inside the region"
+        )
+    targets = values.of_targets(matrix)
+    if any(len(points) > 1 for points in targets.values()):
+        drawings["attributes"] = lambda scheme, kind: against_strength(
+            targets, scheme, kind, measured="change of the attribute"
         )
     if spectra:
         drawings["spectra"] = lambda scheme, kind: singular_values(spectra, scheme, kind)
