@@ -4,7 +4,7 @@ most positive, with the original, the region and heat maps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,13 @@ def sheet_plan(numbers: RunNumbers, samples: Samples) -> tuple[dict[int, list[Gr
     return plan, len(sheets) - len(shown)
 
 
-def heat_limits(numbers: RunNumbers) -> dict[GroupKey, float]:
+def heat_limits(numbers: RunNumbers, shown: Iterable[GroupKey]) -> dict[GroupKey, float]:
     """Sheet -> change at the bright end of its heat maps, from the numbers of all its edits."""
-    if not numbers.keys:
-        return {}
     change_N = numbers.column("in_change")
+    groups = sheets_of(numbers)
     limits = {}
-    for sheet, groups in sheets_of(numbers).items():
-        of_sheet_N = change_N[np.isin(numbers.group_N, groups)]
+    for sheet in dict.fromkeys(shown):
+        of_sheet_N = change_N[np.isin(numbers.group_N, groups[sheet])]
         known = of_sheet_N[np.isfinite(of_sheet_N)]
         strong = float(np.percentile(known, 90)) if known.size else 1.0
         limits[sheet] = max(0.02, float(f"{min(2.0, _HEAT_PER_CHANGE * strong):.1g}"))
@@ -93,32 +92,26 @@ def make_cards(
     numbered from `first`.
     """
     chosen = {number: samples[number] for number in sorted(plan)}
-    sheets_by_place = {
-        (sample.shard, sample.index): plan[number] for number, sample in chosen.items()
-    }
+    planned = {sample.first_row: plan[number] for number, sample in chosen.items()}
     originals = OriginalsReader(folder, config)
     cards: list[Card] = []
     files: dict[str, bytes] = {}
     notices: list[str] = []
     for tar, members in by_tar(chosen.values()):
-        rows_of = {
-            (sample.shard, sample.index): {
-                sheet: _few(sample.of_sheet(sheet))
-                for sheet in sheets_by_place[sample.shard, sample.index]
-            }
+        rows = [
+            (sample, {sheet: _few(sample.of_sheet(sheet)) for sheet in planned[sample.first_row]})
             for sample in members
-        }
+        ]
         wanted = [
-            (sample, {place for rows in rows_of[sample.shard, sample.index].values()
-                      for _, place in rows})
-            for sample in members
-        ]  # fmt: skip
+            (sample, {place for found in by_sheet.values() for _, place in found})
+            for sample, by_sheet in rows
+        ]
         pictures = load_pictures(folder, tar, wanted, sides.shown, pairs=True)
         originals.add(members, sides, pictures)
-        for sample in members:
-            for sheet, rows in rows_of[sample.shard, sample.index].items():
+        for sample, by_sheet in rows:
+            for sheet, edits in by_sheet.items():
                 name = f"cards/{first + len(cards):04d}.webp"
-                found = _card(name, sample, sheet, rows, pictures)
+                found = _card(name, sample, sheet, edits, pictures)
                 if found is None:
                     continue
                 card, edited = found

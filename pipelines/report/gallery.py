@@ -48,9 +48,11 @@ def make_gallery(folder: RunFolder, config: RunConfig | None, numbers: RunNumber
     if sides is None:
         empty: dict[str, Any] = {"cards": [], "sheets": [], "extremes": [], "thumbnails": None}
         return Gallery((), {}, {}, empty, 0, 0, 0, tuple(problems))
-    limits = heat_limits(numbers)
-    on_sheets = make_cards(folder, config, plan, samples, limits, sides)
     extremes = find_extremes(numbers)
+    planned = list(dict.fromkeys(sheet for sheets in plan.values() for sheet in sheets))
+    of_extremes = [numbers.keys[numbers.group_N[row]].sheet for row in shown_rows(extremes)]
+    limits = heat_limits(numbers, [*planned, *of_extremes])
+    on_sheets = make_cards(folder, config, plan, samples, limits, sides)
     more: dict[int, list[GroupKey]] = {}
     shown = {row for card in on_sheets.cards for row in card.rows}
     for row in shown_rows(extremes):
@@ -62,7 +64,6 @@ def make_gallery(folder: RunFolder, config: RunConfig | None, numbers: RunNumber
     others = make_cards(folder, config, more, samples, limits, sides, first=len(on_sheets.cards))
     cards = on_sheets.cards + others.cards
     thumbnails = make_thumbnails(folder, samples, [*plan, *more], sides)
-    planned = list(dict.fromkeys(sheet for sheets in plan.values() for sheet in sheets))
     sheets = sheet_data(numbers, cards, planned, len(on_sheets.cards))
     lists = extreme_data(extremes, cards, numbers.measures)
     summary = {

@@ -8,7 +8,10 @@ deltah.three = (value) => {
   if (value === 0) return "0";
   const rounded = Number(value.toPrecision(3));
   const size = Math.abs(rounded);
-  if (size < 1e-4) return rounded.toExponential(2).replaceAll("-", "−");
+  if (size < 1e-4) {
+    const [digits, power] = rounded.toExponential(2).split("e-");
+    return `${digits.replace("-", "−")}e−${power.padStart(2, "0")}`;
+  }
   const digits = Math.max(0, 2 - Math.floor(Math.log10(size)));
   return rounded.toLocaleString("en", {
     minimumFractionDigits: digits, maximumFractionDigits: digits,

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.browser import Browser, find_browser
 from lib.finalize import finalize
+from pipelines.number_texts import signed, three
 from pipelines.report.page import write_report
 
 pytestmark = pytest.mark.skipif(
@@ -286,6 +287,13 @@ def test_colours_are_chosen_and_remembered(page: Browser, report: Path) -> None:
     assert page.value("getComputedStyle(document.body).backgroundColor") == dark
     page.prefer(prefers_color_scheme="light")
     assert page.value("getComputedStyle(document.body).backgroundColor") == light
+
+
+def test_scripts_write_numbers_as_the_tables_do(page: Browser) -> None:
+    values = [0.03456, 1234.5, 0.0, -2.0, 0.0000123, -0.0000456, 0.00999999, 0.5, 98765.4, 12.34]
+    assert page.value(f"{values}.map(deltah.three)") == [three(value) for value in values]
+    strengths = [0.1, -0.05, 1.0, 0.123456, -20.0]
+    assert page.value(f"{strengths}.map(deltah.signed)") == [signed(s) for s in strengths]
 
 
 def test_it_fits_a_phone(page: Browser, report: Path) -> None:
