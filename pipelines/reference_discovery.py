@@ -6,12 +6,13 @@ from lib.edit_shifts import EditShifts
 from lib.image_files import ImageError
 from lib.problems import ConfigProblem
 from lib.reference.images import ReferenceOf, ReferenceReader
+from lib.reference.matching import Approach
 from pipelines.config import RunConfig
 from pipelines.engine import Engine
 from pipelines.reference_config import ReferenceDiscovery, ReferenceFile
 from pipelines.reference_files import reference_bytes
 from pipelines.samplers import build_sampler
-from tasks.reference import Approach, ReferenceDiscoverer
+from tasks.reference import ReferenceDiscoverer
 
 
 def build_reference_discoverer(

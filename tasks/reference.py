@@ -21,8 +21,8 @@ from lib.edit_shifts import EditShifts
 from lib.image_files import ImageError
 from lib.jacobian import Jacobian, Products, h_jacobian
 from lib.records import Discovered, Failure, Region, Sample, Segmented
-from lib.reference.images import Reference, ReferenceOf
-from lib.reference.matching import Matched, Weights, matched
+from lib.reference.images import Reference, ReferenceOf, refuse_same
+from lib.reference.matching import Approach, Matched, Weights, matched
 from lib.reference.target_basis import target_basis
 from lib.regions import flat_mask
 from lib.sampler import Sampler
@@ -32,24 +32,6 @@ from lib.x_guidance import Along
 
 TOWARDS_REFERENCE = "towards_reference"
 """Sign rule: + moves the region towards the reference."""
-
-_LEVEL = 2 / 255
-"""A mean difference below one of 255 grey levels is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Approach:
-    """How a direction towards a reference is looked for."""
-
-    basis: int
-    """Columns of the Krylov basis of every region."""
-    rounds: int
-    """Of Gauss-Newton, each with finite edits."""
-    outside: float
-    """What a squared change outside the region counts."""
-    products: Products = "linearised"
-    chunk: int = 8
-    """Edits decoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +125,7 @@ class ReferenceDiscoverer:
     def _directions(self, segmented: Segmented, reference: Reference) -> tuple[Direction, ...]:
         sample = segmented.inverted.sample
         for region in segmented.regions:
-            _refuse_same(sample, reference, region)
+            refuse_same(sample, reference, region)
         try:
             return self._directions_by(segmented, reference, self._approach.products)
         except AdjointError:
@@ -260,15 +242,4 @@ class ReferenceDiscoverer:
             jvp_count=place.jacobian.jvp_count,
             vjp_count=place.jacobian.vjp_count,
             unit_strength=float(found.matched.c_Q.norm().float()),  # as it will be read back
-        )
-
-
-def _refuse_same(sample: Sample, reference: Reference, region: Region) -> None:
-    apart_HW = (reference.image_CHW - sample.image_CHW).abs().mean(0)
-    apart = float((apart_HW * region.mask_HW).sum() / region.mask_HW.sum().clamp_min(1e-6))
-    if apart < _LEVEL:
-        raise ValueError(
-            f"region {region.name}: the reference differs from the image there by"
-            f" {apart / _LEVEL:.2f} of 255 grey levels in the mean; expected a reference that"
-            " differs"
         )

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from lib.images import Fit, ImageError, decode
-from lib.records import Sample
+from lib.records import Region, Sample
+
+_LEVEL = 2 / 255
+"""A mean difference below one of 255 grey levels is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,15 @@ class ReferenceReader:
         """One image for all samples; raises ImageError at once."""
         reference = self.read(data)
         return lambda _sample: reference
+
+
+def refuse_same(sample: Sample, reference: Reference, region: Region) -> None:
+    """Raises ValueError where the reference shows in the region what the image shows there."""
+    apart_HW = (reference.image_CHW - sample.image_CHW).abs().mean(0)
+    apart = float((apart_HW * region.mask_HW).sum() / region.mask_HW.sum().clamp_min(1e-6))
+    if apart < _LEVEL:
+        raise ValueError(
+            f"region {region.name}: the reference differs from the image there by"
+            f" {apart / _LEVEL:.2f} of 255 grey levels in the mean; expected a reference that"
+            " differs"
+        )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.jacobian import Products
 from lib.reference.trials import FIRST, LATER
 
 Apply = Callable[[Tensor], Tensor]
@@ -33,6 +34,21 @@ _QUIET = 2
 """Rounds in succession that gain nothing, and the search ends: after one alone the response has
 still been corrected.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How a direction towards a reference is looked for."""
+
+    basis: int
+    """Columns of the Krylov basis of every region."""
+    rounds: int
+    """Of Gauss-Newton, each with finite edits."""
+    outside: float
+    """What a squared change outside the region counts."""
+    products: Products = "linearised"
+    chunk: int = 8
+    """Edits decoded together."""
 
 
 @dataclass(frozen=True, slots=True)

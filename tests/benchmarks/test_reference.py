@@ -6,8 +6,9 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.reference import OWN, Pair, measure, table
-from tasks.reference import Approach
+from benchmarks.reference import measure
+from benchmarks.reference_table import OWN, Pair, table
+from lib.reference.matching import Approach
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from lib.grid import Grid
 from lib.image_files import ImageError
 from lib.records import Discovered, Failure, Segmented
 from lib.reference.images import Reference, ReferenceOf, ReferenceReader
+from lib.reference.matching import Approach
 from lib.step_weights import window_weights
-from tasks.reference import TOWARDS_REFERENCE, Approach, ReferenceDiscoverer
+from tasks.reference import TOWARDS_REFERENCE, ReferenceDiscoverer
 
 NODE, TOP = 3, 4
 WINDOW = (700, 300)
