@@ -25,7 +25,7 @@ def build_flow(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Flow:
         ConfigProblem: the config asks for what this model or library cannot do.
     """
     if config.pipeline == "region_model":
-        return build_region_learning(config)
+        return build_region_learning(config, pool=pool)
     if config.pipeline == "store_latents":
         return build_latent_storing(config, folder)
     if isinstance(config.discover, DatasetDiscovery):

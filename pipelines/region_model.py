@@ -5,6 +5,7 @@ the run is finalized. Nothing is inverted, segmented or edited.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 
 import pyarrow as pa
 import torch
@@ -33,9 +34,13 @@ _BLOCK = 32
 class LearnRegions:
     """Looks at every image and leaves what its shard says of all points."""
 
-    def __init__(self, image_size: int, gather: FeatureGatherer, study: RegionStudy) -> None:
+    def __init__(
+        self, image_size: int, gather: FeatureGatherer, study: RegionStudy, *, pool: Executor
+    ) -> None:
         self._gather = gather
         self._study = study
+        self._pool = pool
+        """Reduces points while the model goes on."""
         self.image_size = image_size
         self.inversions = NoInversions()
 
@@ -49,7 +54,7 @@ class LearnRegions:
     ) -> Callable[[], Products]:
         """See `pipelines.shard_pipeline.Flow`."""
         rows = []
-        sums = _ShardPoints(self._study)
+        sums = _ShardPoints(self._study, self._pool)
         for featured in counted(self._gather(samples, reject)):
             rows.append(looked_row(featured.sample, self._gather.evaluations))
             sums.add(featured.sample.index, featured.points_PD)
@@ -64,11 +69,12 @@ class LearnRegions:
 class _ShardPoints:
     """Gathers the points of one shard, in the order of their images."""
 
-    def __init__(self, study: RegionStudy) -> None:
+    def __init__(self, study: RegionStudy, pool: Executor) -> None:
         self._study = study
+        self._pool = pool
         self._groups = Groups(study.sizes, study.weights)
         self._block: list[tuple[int, Tensor]] = []
-        self._parts: list[Points] = []
+        self._parts: list[Future[Points]] = []
 
     def add(self, index: int, points_PD: Tensor) -> None:
         if self._block and index // _BLOCK != self._block[0][0] // _BLOCK:
@@ -79,18 +85,21 @@ class _ShardPoints:
         """The statistics file; of a shard without a usable image too."""
         if self._block or not self._parts:
             self._flush()
-        whole = reduced(merged(self._parts), self._groups, self._study.coreset)
+        parts = [part.result() for part in self._parts]
+        whole = reduced(merged(parts), self._groups, self._study.coreset)
         return encode_part(self._study, to_arrays(whole))
 
     def _flush(self) -> None:
         points = [points_PD for _, points_PD in self._block]
         points_ND = torch.cat([torch.zeros(0, sum(self._study.sizes)), *points])
-        size = self._study.coreset
-        self._parts.append(gathered(points_ND, self._groups, size, images=len(points)))
+        size, images = self._study.coreset, len(points)
+        self._parts.append(
+            self._pool.submit(gathered, points_ND, self._groups, size, images=images)
+        )
         self._block = []
 
 
-def build_region_learning(config: RunConfig) -> LearnRegions:
+def build_region_learning(config: RunConfig, *, pool: Executor) -> LearnRegions:
     """Load the model and make the stage.
 
     Raises:
@@ -114,7 +123,7 @@ def build_region_learning(config: RunConfig) -> LearnRegions:
         coreset=fit.coreset,
     )
     gather = FeatureGatherer(reader, pixels=fit.pixels, batch_size=config.invert.batch_size)
-    return LearnRegions(denoiser.image_size, gather, study)
+    return LearnRegions(denoiser.image_size, gather, study, pool=pool)
 
 
 def feature_reader(
