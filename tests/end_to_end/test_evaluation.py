@@ -295,7 +295,7 @@ def test_mistakes_in_the_config_of_an_evaluation_are_named(
         assert sentence in done.stderr
 
 
-def test_layout_pairs_needs_no_input_shards(
+def test_pairs_need_no_input_shards_and_a_run_s_own_scores_are_those_of_its_stored_pictures(
     shards: ModuleType, tiny_checkpoint: Path, clip: Path, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     import torch
@@ -303,20 +303,26 @@ def test_layout_pairs_needs_no_input_shards(
     from lib.metrics.scores import load_similarity
 
     source = shards.write_tar(tmp_path / "in" / "in-0.tar", shards.samples(2))
+    score = {"kind": "similarity", "model": str(clip)}
     config = shards.config(
         tiny_checkpoint, source, tmp_path / "run",
-        edit={"strengths": [0.2]}, output={"layout": "pairs"},
+        edit={"strengths": [0.2]}, output={"layout": "pairs"}, evaluate={"scores": {"own": score}},
     )  # fmt: skip
     folder, _ = shards.work(config, [source])
     source.unlink()
     run = Path(folder.root)
-    section = {"scores": {"clip": {"kind": "similarity", "model": str(clip)}}}
-    assert evaluate(run, "--config", written(tmp_path / "e.yaml", section)).returncode == 0
+    section = {"scores": {"own": score, "clip": score}}
+    done = evaluate(run, "--config", written(tmp_path / "e.yaml", section))
+    assert done.returncode == 0, done.stderr
+    assert "the run has measured own itself" in done.stdout
     scorer, expected = load_similarity(str(clip), torch.device("cpu")), []
     for row in rows_of(run).to_dicts():
         tar = run / "images" / row["image"]
         names = (row["member"].replace(".edited.", ".original."), row["member"])
         images = (torch.from_numpy(picture_in(tar, n).copy()).permute(2, 0, 1) for n in names)
         expected.append(float(scorer(*(image[None] / 127.5 - 1 for image in images))))
-    found = figures_of(run)["all", "score_clip"]
-    assert found["value"] == pytest.approx(np.mean(expected), abs=1e-4)
+    figures = figures_of(run)
+    for name in ("score_clip", "score_own"):
+        assert figures["all", name]["value"] == pytest.approx(np.mean(expected), abs=1e-4)
+    (measured,) = (run / "evaluation" / "rows").glob("*.parquet")
+    assert "score_own" not in pl.read_parquet(measured).columns

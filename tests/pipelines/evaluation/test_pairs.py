@@ -164,3 +164,15 @@ def test_bad_usage_is_refused_in_a_sentence(
             main(arguments)
         assert left.value.code == 2, arguments
         assert "expected" in capsys.readouterr().err
+
+
+def test_a_shard_that_is_none_is_named_in_the_end_and_the_others_are_measured(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders / "out" / "b-2.tar").write_bytes(b"no tar" * 200)
+    assert evaluate(folders) == 1
+    assert "b-2" in capsys.readouterr().out
+    assert figures(folders)["l1"]["count"] == 5
+    (folders / "in" / "a-2.tar").write_bytes(b"no tar" * 200)
+    assert evaluate(folders) == 2
+    assert "--originals" in capsys.readouterr().err
