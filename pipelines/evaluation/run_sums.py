@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from lib.metrics.medians import Values
 from lib.metrics.sums import Moments, add_into, moments
 
 ALL = "all"
+MOST_NAMES = 400
+"""Directions with figures of their own, in the order of shards: the replicates of each take 8 kB a
+metric.
+"""
 MEDIANS = ("roir", "roir_original")
 """Ratios, whose mean is ruled by the smallest divisors."""
 
@@ -32,6 +36,8 @@ class RunSums:
 
     sources: Sources
     images: int = 0
+    names: set[str] = field(default_factory=set)
+    """Of directions that have figures of their own."""
     means: dict[tuple[str, str], Moments] = field(default_factory=dict)
     """(scope, metric) -> moments."""
     medians: dict[tuple[str, str], Values] = field(default_factory=dict)
@@ -49,6 +55,7 @@ class RunSums:
         """The rows of one shard more."""
         if not len(rows.name):
             return
+        rows = self._within_bounds(rows)
         self.images += len(rows.index_I)
         _, first_N = np.unique(rows.image_N, return_index=True)
         for metric in RECONSTRUCTION:  # the same for all edits of an image, which counts once
@@ -73,6 +80,18 @@ class RunSums:
         add_into(self.effects, effects(rows))
         add_into(self.dials, dials(rows))
         add_into(self.journeys, journeys(rows, self.sources))
+
+    def _within_bounds(self, rows: EditRows) -> EditRows:
+        """The rows, those of directions beyond the first so many called `others`."""
+        names = set(rows.name.tolist())
+        for name in sorted(names - self.names):
+            if len(self.names) < MOST_NAMES:
+                self.names.add(name)
+        if names <= self.names:
+            return rows
+        known_N = np.array([name in self.names for name in rows.name])
+        name = np.where(known_N, rows.name, rows.region + "/others")
+        return replace(rows, name=name)
 
     @property
     def scopes(self) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from lib import schemas
 from lib.metrics.disentanglement import matrix
 from lib.metrics.edit_rows import EditRows, edit_rows
+from pipelines.evaluation import run_sums
 from pipelines.evaluation.figures import figure_rows
 from pipelines.evaluation.run_sums import RunSums
 
@@ -109,3 +110,15 @@ def test_a_shard_without_edits_adds_nothing() -> None:
     sums = RunSums({})
     sums.add(rows_of("s", table("s", 0, ("eyes",), 0)))
     assert not sums.edits
+
+
+def test_directions_beyond_a_bound_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_sums, "MOST_NAMES", 2)
+    found = table("s", 3, ("eyes", "hair", "mouth", "nose"), 2)
+    sums = RunSums({})
+    sums.add(rows_of("s", found))
+    assert sums.scopes == [
+        "all", "eyes", "eyes/0", "hair", "hair/0", "mouth", "mouth/others", "nose", "nose/others",
+    ]  # fmt: skip
+    made = figures(sums)
+    assert made["mouth/others", "in_change"].value == made["mouth", "in_change"].value
