@@ -18,8 +18,8 @@ from lib.direction import WHOLE, Scores
 from lib.pixels import as_floats, quantised
 from lib.records import Segmented
 from lib.shift import Shift
-from pipelines.contact_sheets import Pixels
 from pipelines.effects import Effect, Effects, Measured
+from pipelines.heat_maps import Pixels
 from pipelines.library_sheets import MOST_ROWS, SheetRow
 from pipelines.strength_search import matched
 from tasks.edit import Editor

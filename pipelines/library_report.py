@@ -15,7 +15,7 @@ from PIL import Image
 from lib import storage
 from lib.library_rows import SHEETS, placed, read_record, read_rows
 from lib.plots.style import SCHEMES
-from pipelines.contact_sheets import heat_gradient
+from pipelines.heat_maps import heat_gradient
 from pipelines.library_plots import plotted, roir_against_strength, score_against_roir
 from pipelines.library_sheets import COLUMNS, FRAME, HEAT_LIMIT, gap
 from pipelines.number_texts import FILTERS

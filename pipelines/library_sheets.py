@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from pipelines.contact_sheets import Mask, Pixels, change, coloured, outlined
+from pipelines.heat_maps import Mask, Pixels, change, coloured, outlined
 
 COLUMNS = ("−", "reconstruction", "+", "Δ of +")
 MOST_ROWS = 6

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
-from pipelines.contact_sheets import Pixels
+from pipelines.heat_maps import Pixels
 from pipelines.report.groups import GroupKey
 from pipelines.report.numbers import RunNumbers, spread
 from pipelines.report.originals import OriginalsReader

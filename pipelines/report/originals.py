@@ -15,7 +15,7 @@ from lib.images import Geometry, decode, decode_mask
 from lib.run_folder import RunFolder
 from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
 from pipelines.config import RunConfig
-from pipelines.contact_sheets import Mask
+from pipelines.heat_maps import Mask
 from pipelines.report.pictures import Pictures, Sides, resized, resized_mask
 from pipelines.report.samples import Sample
 from pipelines.segment_config import Box, Classes, MaskFile, Prompt

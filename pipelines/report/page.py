@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lib import storage
 from lib.problems import ConfigProblem
 from lib.run_folder import Counts, RunFolder
-from pipelines.contact_sheets import heat_gradient
+from pipelines.heat_maps import heat_gradient
 from pipelines.number_texts import FILTERS
 from pipelines.report.cost import read_cost
 from pipelines.report.directions import direction_groups, read_directions

@@ -17,7 +17,7 @@ from lib import storage
 from lib.image_files import ImageError, open_image
 from lib.run_folder import RunFolder
 from lib.store_backends import PlainErrors, backend
-from pipelines.contact_sheets import Mask, Pixels
+from pipelines.heat_maps import Mask, Pixels
 from pipelines.report.samples import Sample
 
 MAX_SIDE = 256

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipelines.contact_sheets import OUTLINE, Mask, Pixels, change, coloured, edge_of
+from pipelines.heat_maps import OUTLINE, Mask, Pixels, change, coloured, edge_of
 
 _LOSSLESS_SIDE = 96
 _QUALITY = 82

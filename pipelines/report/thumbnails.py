@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lib.run_folder import RunFolder
-from pipelines.contact_sheets import Pixels
+from pipelines.heat_maps import Pixels
 from pipelines.report.pictures import Sides, load_pictures
 from pipelines.report.samples import Samples, by_tar
 from pipelines.report.sprites import thumbnail_sprite

@@ -21,7 +21,6 @@ from lib.problems import ConfigProblem
 from lib.quarantine import quarantine
 from lib.receipts import Failure
 from lib.run_folder import RunFolder
-from pipelines.contact_sheets import change
 from pipelines.evaluation.measured_rows import MeasuredFiles, MeasuredRows
 from pipelines.evaluation.outputs import (
     FIGURE_COLUMNS,
@@ -30,6 +29,7 @@ from pipelines.evaluation.outputs import (
     MATRIX_COLUMNS,
     SPREAD,
 )
+from pipelines.heat_maps import change
 from pipelines.number_texts import duration, percent, three
 from pipelines.report import cards, numbers
 from pipelines.report.measured import add_measured
