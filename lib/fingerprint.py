@@ -1,5 +1,5 @@
-"""What names a run's content: a hash of everything that changes a pixel, and the seeds derived from
-it.
+"""What names a run's content: a hash of everything that changes a pixel or a row, and the seeds
+derived from it.
 
 Two runs with the same fingerprint make the same bytes; a folder made by another fingerprint is
 refused.

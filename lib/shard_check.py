@@ -14,6 +14,7 @@ import pyarrow as pa
 from lib import parquet, row_kinds, schemas, storage
 from lib.commit_record import CommitDamageError, CommitRecord, NamedFile, read_commit_rows
 from lib.latent_files import LatentDamageError, decode
+from lib.metrics.rules import counted
 from lib.run_folder import RunFolder
 from lib.shard_result import used_directions
 from lib.tar_reader import read_members
@@ -107,8 +108,8 @@ def _footer_problems(
     found = rows["filtered"].drop_null().to_pylist() if record.rows == "edits" else []
     if Counter(found) != Counter(record.marked):
         problems.append(
-            f"shard {shard}: its commit counts {_by_rule(record.marked)} marked edits, its rows"
-            f" {_by_rule(Counter(found))}"
+            f"shard {shard}: its commit counts {counted(record.marked) or 'no'} marked edits,"
+            f" its rows {counted(Counter(found)) or 'none'}"
         )
     if record.n_ok + record.n_err != record.n_in:
         problems.append(
@@ -238,11 +239,6 @@ def _latent_problems(url: str, record: CommitRecord, rows: pa.Table) -> list[str
 def _place(place: tuple[int, ...]) -> str:
     index, *edit = place
     return f"edit {edit[0]} of sample {index}" if edit else f"sample {index}"
-
-
-def _by_rule(counts: Mapping[str, int]) -> str:
-    listed = ", ".join(f"{count} `{rule}`" for rule, count in sorted(counts.items()))
-    return listed or "no"
 
 
 def _samples(indices: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from lib.metrics.rules import counted
 from lib.records import Evaluated, Failure
 
 
@@ -41,7 +42,7 @@ class EditFilter:
                 yield replace(evaluated, scores=kept)
                 continue
             sample = evaluated.sample
-            counts = ", ".join(f"{count} `{rule}`" for rule, count in sorted(broken.items()))
-            message = f"evaluate.filters drops all {broken.total()} edits; broken are {counts}"
+            drops = f"evaluate.filters drops all {broken.total()} edits"
+            message = f"{drops}; broken are {counted(broken)}"
             where = (sample.shard, sample.index, sample.key)
             reject(Failure(*where, "evaluate", "filtered", message))
