@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from lib.masks.kmeans import lloyd, means, spread_out
+
 _REDUCTION_ROUNDS = 6
 """Of a coreset: its centres need not be at rest, only near the points that they stand for."""
 _ROUNDS, _STARTS = 200, 8
 _SEED = 20
-_CHUNK = 4096
-"""Points compared at once with all centres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ def reduced(points: Points, groups: Groups, size: int) -> Points:
     x_MD = points.centres_MD * scale_D
     generator = torch.Generator().manual_seed(_SEED)
     first = torch.randperm(len(x_MD), generator=generator)[:size].sort().values
-    _, nearest_M, _ = _lloyd(x_MD, points.weight_M, x_MD[first], _REDUCTION_ROUNDS)
-    weight_K, mean_KD = _means(points.centres_MD, points.weight_M, nearest_M, size)
+    _, nearest_M, _ = lloyd(x_MD, points.weight_M, x_MD[first], _REDUCTION_ROUNDS)
+    weight_K, mean_KD = means(points.centres_MD, points.weight_M, nearest_M, size)
     kept = weight_K > 0
     return Points(points.images, points.sum_D, points.square_D, mean_KD[kept], weight_K[kept])
 
@@ -145,8 +145,8 @@ def clustered(points: Points, groups: Groups, count: int) -> Clusters:
     generator = torch.Generator().manual_seed(_SEED)
     best_KD, best_M, least = x_MD, weight_M, float("inf")
     for _ in range(_STARTS):
-        start_KD = _spread_out(x_MD, weight_M, count, generator)
-        centres_KD, nearest_M, within = _lloyd(x_MD, weight_M, start_KD, _ROUNDS)
+        start_KD = spread_out(x_MD, weight_M, count, generator)
+        centres_KD, nearest_M, within = lloyd(x_MD, weight_M, start_KD, _ROUNDS)
         if within < least:
             best_KD, best_M, least = centres_KD, nearest_M, within
     share_K = weight_M.new_zeros(count).index_add_(0, best_M, weight_M) / weight_M.sum()
@@ -241,50 +241,3 @@ def _wide(scale_G: Tensor, groups: Groups) -> Tensor:
     """For every entry; 1 for a group that tells nothing, so that it can be divided by."""
     sure_G = torch.where(scale_G > 0, scale_G, torch.ones_like(scale_G))
     return sure_G.repeat_interleave(torch.tensor(groups.sizes))
-
-
-def _spread_out(x_MD: Tensor, weight_M: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++: each next centre by chance in proportion to weight and squared distance."""
-    chance_M, chosen = weight_M, []
-    away_M = torch.full_like(weight_M, float("inf"))
-    for _ in range(count):
-        pick = int(torch.multinomial(chance_M / chance_M.sum(), 1, generator=generator))
-        chosen.append(pick)
-        away_M = torch.minimum(away_M, ((x_MD - x_MD[pick]) ** 2).sum(1))
-        chance_M = weight_M * away_M
-    return x_MD[chosen]
-
-
-def _lloyd(
-    x_MD: Tensor, weight_M: Tensor, centres_KD: Tensor, rounds: int
-) -> tuple[Tensor, Tensor, float]:
-    """Centres, the nearest of every point, and the weighted sum of squared distances. A centre that
-    loses all its points stays where it is.
-    """
-    nearest_M, away_M = _nearest(x_MD, centres_KD)
-    for _ in range(rounds):
-        weight_K, mean_KD = _means(x_MD, weight_M, nearest_M, len(centres_KD))
-        centres_KD = torch.where(weight_K[:, None] > 0, mean_KD, centres_KD)
-        before_M = nearest_M
-        nearest_M, away_M = _nearest(x_MD, centres_KD)
-        if torch.equal(nearest_M, before_M):
-            break
-    return centres_KD, nearest_M, float((weight_M * away_M).sum())
-
-
-def _means(x_MD: Tensor, weight_M: Tensor, nearest_M: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Weight and mean of the points of every centre; 0 where it has none."""
-    weight_K = weight_M.new_zeros(count).index_add_(0, nearest_M, weight_M)
-    sum_KD = x_MD.new_zeros(count, x_MD.shape[1])
-    sum_KD.index_add_(0, nearest_M, weight_M[:, None] * x_MD)
-    return weight_K, sum_KD / weight_K.clamp_min(1e-30)[:, None]
-
-
-def _nearest(x_MD: Tensor, centres_KD: Tensor) -> tuple[Tensor, Tensor]:
-    indices, values = [], []
-    for part_MD in x_MD.split(_CHUNK):
-        square_MK = (centres_KD**2).sum(1) - 2 * part_MD @ centres_KD.T
-        least_M, index_M = square_MK.min(dim=1)
-        indices.append(index_M)
-        values.append(least_M + (part_MD**2).sum(1))
-    return torch.cat(indices), torch.cat(values).clamp_min(0)
