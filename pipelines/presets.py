@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pipelines.config import Execution, Grid, Input, Model, Output, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
 from pipelines.edit_config import Edit
+from pipelines.evaluate_config import AttributeChanges, Evaluate
 from pipelines.inversion_config import Invert
 from pipelines.segment_config import Box, MaskFile, Segment, Source
 
@@ -26,6 +27,7 @@ def demo() -> RunConfig:
         discover=JacobianDiscovery(timesteps=(368,), directions=1, tolerance=0.2),
         edit=Edit(window=(560, 300), strengths=(-0.1, 0.1)),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
+        evaluate=Evaluate(attributes=AttributeChanges()),
         execution=Execution(engine="ray", workers=2),
     )
 
