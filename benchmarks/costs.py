@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scenes import Scene
-from lib.jacobian import LinearMap
+from lib.discovery.jacobian import LinearMap
 
 MODEL = (
     "D = FLOPs of one decoder forward at batch 1, e = those of one encoder forward in D\n"

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.embedded import Bench, held_out, load_bench
-from lib.ddim import inversion
-from lib.ddim_sampler import DdimSampler, step_mean
 from lib.direction import Direction, stored
-from lib.direction_reach import parts_of_h
-from lib.edit_plan import every_strength
+from lib.directions.direction_reach import parts_of_h
+from lib.editing.edit_plan import every_strength
 from lib.pixels import psnr
-from lib.sampler import plain_latent
+from lib.sampling.ddim import inversion
+from lib.sampling.ddim_sampler import DdimSampler, step_mean
+from lib.sampling.sampler import plain_latent
 from lib.shift import Shift
 from tasks.edit import Editor
 

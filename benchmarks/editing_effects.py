@@ -17,14 +17,14 @@ from benchmarks.editing_statistics import DIAL, Composition, Effect
 from benchmarks.embedded import HELD_OUT_SEED, Bench, held_out, load_bench, segmented
 from benchmarks.locality_edits import FIRST, OWN
 from benchmarks.locality_methods import REGIONS
-from lib.ddim_sampler import DdimSampler
 from lib.demo.faces import FACTORS
 from lib.demo.regressor import Regressor, load, read
 from lib.direction import Direction
-from lib.edit_plan import every_strength
+from lib.editing.edit_plan import every_strength
+from lib.editing.region_guard import RegionGuard
 from lib.pixels import change
 from lib.records import Region, Segmented
-from lib.region_guard import RegionGuard
+from lib.sampling.ddim_sampler import DdimSampler
 from lib.shift import Shift
 from tasks.edit import Editor
 

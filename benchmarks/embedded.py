@@ -9,20 +9,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lib.backbones import load_denoiser
-from lib.calibration import h_norms
-from lib.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
-from lib.ddim_sampler import DdimSampler
 from lib.demo.faces import masks, render, sample_factors
 from lib.denoiser import Denoiser
 from lib.direction import Direction
-from lib.edit_plan import every_strength
-from lib.grid import Grid, make_grid
-from lib.images import Geometry
-from lib.masked_jacobian import masked_jacobian
+from lib.discovery.masked_jacobian import masked_jacobian
+from lib.discovery.region_problem import Search
+from lib.editing.edit_plan import every_strength
+from lib.files.images import Geometry
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
 from lib.records import Inverted, Sample, Segmented
-from lib.region_problem import Search
 from lib.regions import make_region
+from lib.sampling.calibration import h_norms
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.grid import Grid, make_grid
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.edit import Editor
 from tasks.invert import Inverter

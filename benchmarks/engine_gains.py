@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.embedded import Bench, held_out, load_bench
 from benchmarks.machine import describe
-from lib.jacobian import Jacobian, Products, h_jacobian
-from lib.subspace import top_directions
+from lib.discovery.jacobian import Jacobian, Products, h_jacobian
+from lib.discovery.subspace import top_directions
 
 REGIONS = ("eyes", "brows", "mouth")
 TUNING_SEED = 555

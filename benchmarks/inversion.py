@@ -1,6 +1,6 @@
 """Images to x_t and back by every method, published and ours: `python -m benchmarks.inversion`.
 
-Shape suffixes: as in `lib.sampler`.
+Shape suffixes: as in `lib.sampling.sampler`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from benchmarks.embedded import held_out
 from benchmarks.machine import describe
 from benchmarks.published_grids import Network, asyrp, diffusers_pair, haas, park_loco
 from benchmarks.stage_cache import kept
-from lib.backbones import load_network
-from lib.bdia import BdiaSampler
-from lib.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.edict import EdictSampler
-from lib.eta import constant_eta
-from lib.grid import Grid, training_alphas
-from lib.grid import make_grid as grid_of
+from lib.models.backbones import load_network
+from lib.models.checkpoint import EMBEDDED, open_checkpoint, weights_sha256
 from lib.records import Sample
-from lib.sampler import Inversion, Sampler
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import constant_eta
+from lib.sampling.grid import Grid, training_alphas
+from lib.sampling.grid import make_grid as grid_of
+from lib.sampling.sampler import Inversion, Sampler
 
 BATCH = 8
 DECODE_BATCH = 1

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from benchmarks.embedded import Bench, held_out, load_bench, segmented
 from benchmarks.machine import describe
-from lib.bdia import BdiaSampler
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
 from lib.direction import Direction
-from lib.edict import EdictSampler
-from lib.edit_plan import every_strength
-from lib.eta import EtaSchedule, constant_eta
+from lib.editing.edit_plan import every_strength
 from lib.pixels import psnr
 from lib.records import Sample
-from lib.sampler import Sampler
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import EtaSchedule, constant_eta
+from lib.sampling.sampler import Sampler
 from lib.shift import Shift
 from tasks.edit import Editor
 from tasks.invert import Inverter

@@ -39,7 +39,7 @@ from benchmarks.real_size import at_real_size
 from benchmarks.scenes import MODELS, REGIONS, Scene, load_scene
 from benchmarks.toy import DEFAULT_CACHE
 from benchmarks.whole_network import WholeNetwork
-from lib.jacobian import LinearMap
+from lib.discovery.jacobian import LinearMap
 
 HEADER = (
     "k   R  method                          D-equiv  jvp/vjp      CPU s    held MiB  true angle"

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from benchmarks.embedded import Bench, held_out
 from lib.direction import Direction, stored
-from lib.jacobian import Jacobian, h_jacobian
-from lib.jive import jive
-from lib.joint_basis import JointBasis
-from lib.localised import local_directions
-from lib.null_space import without
-from lib.pca import components, moments
+from lib.discovery.jacobian import Jacobian, h_jacobian
+from lib.discovery.jive import jive
+from lib.discovery.joint_basis import JointBasis
+from lib.discovery.localised import local_directions
+from lib.discovery.null_space import without
+from lib.discovery.pca import components, moments
+from lib.discovery.signs import brightness, fixed_sign
+from lib.discovery.subspace import top_directions
 from lib.records import Segmented
-from lib.signs import brightness, fixed_sign
-from lib.subspace import top_directions
 
 REGIONS = ("eyes", "brows", "mouth")
 BLOCKS = (*REGIONS, "hair")

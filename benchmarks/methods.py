@@ -22,8 +22,8 @@ from benchmarks.published import (
 )
 from benchmarks.scenes import Scene
 from benchmarks.whole_network import WholeNetwork
-from lib.jacobian import Jacobian, h_jacobian
-from lib.subspace import Spectrum, top_directions
+from lib.discovery.jacobian import Jacobian, h_jacobian
+from lib.discovery.subspace import Spectrum, top_directions
 
 CHUNK = 8
 OVERSAMPLING = 5

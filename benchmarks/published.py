@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.jacobian import LinearMap
+from lib.discovery.jacobian import LinearMap
 
 TOLERANCES = tuple(10 ** (-exponent / 2) for exponent in range(6, 33))
 """Relative changes of an eigenvalue that are tried as a stopping rule, from 1e-3 to 1e-16."""

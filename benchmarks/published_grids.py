@@ -2,7 +2,7 @@
 `benchmarks.inversion`.
 
 Every function takes the network, alpha_bar of the training timesteps, N, and clean images; it gives
-x at the top and the images that come back. Shape suffixes: as in `lib.ddim`; T timesteps.
+x at the top and the images that come back. Shape suffixes: as in `lib.sampling.ddim`; T timesteps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from lib.ddim import transfer
+from lib.sampling.ddim import transfer
 
 Network = Callable[[Tensor, float], Tensor]
 """eps(x_BLYX, t); t may lie between timesteps."""

@@ -9,8 +9,8 @@ import typer
 
 from benchmarks.embedded import held_out, load_bench
 from benchmarks.machine import describe
-from lib.ddim import decoding, inversion, round_trip_error
 from lib.pixels import psnr
+from lib.sampling.ddim import decoding, inversion, round_trip_error
 
 SETTINGS = ((20, 0), (20, 2), (50, 0), (100, 0))
 

@@ -24,15 +24,15 @@ from benchmarks.embedded import HELD_OUT_SEED, SIZE, Bench, held_out, load_bench
 from benchmarks.machine import describe
 from benchmarks.reference_table import OWN, Pair, table
 from benchmarks.stage_cache import kept
-from lib.ddim_sampler import DdimSampler
 from lib.demo.faces import FACTORS, render, sample_factors
 from lib.demo.regressor import Regressor, load, read
-from lib.edit_shifts import EditShifts
+from lib.editing.edit_shifts import EditShifts
 from lib.pixels import as_floats, change
 from lib.records import Discovered, Segmented
 from lib.reference.images import Reference
 from lib.reference.matching import Approach
 from lib.regions import make_region
+from lib.sampling.ddim_sampler import DdimSampler
 from lib.shift import Shift
 from tasks.reference import ReferenceDiscoverer
 

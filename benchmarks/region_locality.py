@@ -13,10 +13,10 @@ import torch
 from benchmarks.embedded import Bench
 from benchmarks.locality import NUM_STEPS, TIMESTEP, WINDOW
 from lib.direction import Direction
-from lib.localised import localised_directions
+from lib.discovery.localised import localised_directions
+from lib.discovery.region_problem import Search
 from lib.masks.automatic import AutomaticMasks
 from lib.records import Failure, Inverted, Segmented
-from lib.region_problem import Search
 from lib.regions import make_region
 from pipelines.strength_search import matched
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from lib.demo.faces import CLASSES, masks, render, sample_factors
 from lib.demo.shards import write_shards
-from lib.finalize import finalize
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
 from lib.masks.automatic import AutomaticMasks
 from lib.masks.cluster_files import RegionModel
 from lib.masks.cluster_names import read_regions
 from lib.receipts import ShardTask
 from lib.records import Sample
-from lib.run_folder import RunFolder
 from pipelines.config import Input, Output, RunConfig
 from pipelines.engine import load_model
 from pipelines.presets import demo_regions

@@ -23,11 +23,11 @@ from PIL import Image
 
 from benchmarks.browser import Browser, find_browser
 from benchmarks.machine import describe
-from lib import schemas
-from lib.commit import ShardResult, commit
-from lib.finalize import finalize
-from lib.run_folder import RunFolder
-from lib.run_record import run_record
+from lib.files import schemas
+from lib.ledger.commit import ShardResult, commit
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_record import run_record
 from pipelines.config import RunConfig
 
 REGIONS = ("eyes", "mouth", "hair", "skin", "background")

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from benchmarks.embedded import HELD_OUT_SEED
 from benchmarks.toy import toy_checkpoint
-from lib.checkpoint import EMBEDDED, Checkpoint, open_checkpoint, weights_sha256
-from lib.ddim import inversion
 from lib.demo.faces import CLASSES, masks, render, sample_factors
 from lib.demo.training import build_scheduler
-from lib.grid import make_grid, training_alphas
-from lib.unet_denoiser import UNetDenoiser
+from lib.models.checkpoint import EMBEDDED, Checkpoint, open_checkpoint, weights_sha256
+from lib.models.unet_denoiser import UNetDenoiser
+from lib.sampling.ddim import inversion
+from lib.sampling.grid import make_grid, training_alphas
 
 REGIONS = ("eyes", "brows", "mouth", "nose", "hair", "background-left")
 MODELS = ("embedded", "toy", "celebahq")

@@ -16,10 +16,10 @@ from benchmarks.embedded import Bench, held_out
 from benchmarks.stage_cache import kept
 from lib.demo.faces import FACTORS, sample_factors
 from lib.direction import Direction
-from lib.extremes import extremes
+from lib.discovery.extremes import extremes
+from lib.discovery.statistics_files import Study
+from lib.discovery.study_directions import label_direction
 from lib.records import Sample
-from lib.statistics_files import Study
-from lib.study_directions import label_direction
 
 TRAINING_SEED = 555
 FITS = ("mean", "logistic")

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.embedded import Bench, held_out
 from lib.demo.regressor import load, read
 from lib.direction import Direction, projected_out
-from lib.sampler import plain_latent
+from lib.sampling.sampler import plain_latent
 from lib.shift import Shift
 from pipelines.direction_effects import Factors
 from pipelines.window_search import Place, Placed, effect

@@ -22,7 +22,6 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from lib.checkpoint import Checkpoint, open_checkpoint
 from lib.demo.faces import render, sample_factors
 from lib.demo.training import (
     BATCH_SIZE,
@@ -32,6 +31,7 @@ from lib.demo.training import (
     stratified_timesteps,
     update_average,
 )
+from lib.models.checkpoint import Checkpoint, open_checkpoint
 
 SIZE = 32
 DEFAULT_CACHE = Path(tempfile.gettempdir()) / "deltah-benchmarks"

@@ -30,8 +30,9 @@ from cluster.pools import (
 )
 from cluster.progress import ProgressLine, Tally, line
 from cluster.schedule import Schedule
-from lib import quarantine, storage
-from lib.run_folder import RunFolder
+from lib.files import storage
+from lib.ledger import quarantine
+from lib.ledger.run_folder import RunFolder
 
 _POLL_S = 0.5
 _REFRESH_S = 60.0

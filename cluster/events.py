@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from lib import storage
-from lib.run_folder import RunFolder
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
 
 _INTERVAL_S = 30.0
 _MAX_FILE_BYTES = 4_000_000

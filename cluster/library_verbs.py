@@ -88,7 +88,7 @@ def list_directions(
 ) -> None:
     """Print the ranked table."""
     from cluster.library_views import show_rows
-    from lib.library_rows import read_rows
+    from lib.directions.library_rows import read_rows
 
     show_rows(library, read_rows(library), region=region, method=method, top=top)
 
@@ -150,8 +150,8 @@ def export(
     ] = None,
 ) -> None:
     """Write directions to one file for other programs, with all their metadata."""
-    from lib.direction_files import export_directions
-    from lib.library_store import read_library_folder
+    from lib.directions.direction_files import export_directions
+    from lib.directions.library_store import read_library_folder
 
     read = read_library_folder(library)
     wanted = [part for given in ids or () for part in given.split(",") if part]

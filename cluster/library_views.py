@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.progress import ProgressLine, duration
-from lib import storage
-from lib.library_rows import placed
+from lib.directions.library_rows import placed
+from lib.files import storage
 from lib.problems import ConfigProblem
 from pipelines.number_texts import three
 

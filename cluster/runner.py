@@ -25,13 +25,14 @@ from cluster.orders import (
 from cluster.pools import ClusterLostError, WorkerFactory
 from cluster.progress import Tally
 from cluster.schedule import Schedule
-from lib import quarantine, storage
-from lib.checkpoint import EMBEDDED
-from lib.commit_record import CommitDamageError
-from lib.finalize import finalize
-from lib.hub import comes_from_hub
-from lib.run_folder import RunFolder
-from lib.run_index import LEARNED_REGIONS, RunIndex, read_index
+from lib.files import storage
+from lib.ledger import quarantine
+from lib.ledger.commit_record import CommitDamageError
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_index import LEARNED_REGIONS, RunIndex, read_index
+from lib.models.checkpoint import EMBEDDED
+from lib.models.hub import comes_from_hub
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs, none_there
 from pipelines.mask_models import located as located_segment

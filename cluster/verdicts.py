@@ -11,9 +11,9 @@ import traceback as tracebacks
 from dataclasses import dataclass
 from typing import Literal
 
-from lib import storage
+from lib.files import storage
+from lib.files.samples import ShardDamage
 from lib.problems import Problem
-from lib.samples import ShardDamage
 
 Verdict = Literal[
     "retry", "vanished", "damaged", "worker_broken", "output_failed", "output_refused", "refused"
@@ -79,6 +79,6 @@ def _concerns_output(error: OSError, output_folder: str | None) -> bool:
         if error.filename.removeprefix("file://").startswith(folder + "/"):
             return True
     return any(
-        frame.f_globals.get("__name__") == "lib.commit"
+        frame.f_globals.get("__name__") == "lib.ledger.commit"
         for frame, _ in tracebacks.walk_tb(error.__traceback__)
     )

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from cluster.events import read_events
 from cluster.progress import duration
-from lib import storage
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_index import LEARNED_REGIONS, not_learned, read_index
 from lib.problems import Problem
-from lib.run_folder import RunFolder
-from lib.run_index import LEARNED_REGIONS, not_learned, read_index
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, absolute
 
@@ -61,7 +61,7 @@ def show_plan(config: RunConfig) -> None:
 def show_status(root: str) -> None:
     """Print how far the run in folder `root` is."""
     folder = _opened(root)
-    from lib.summary import summary
+    from lib.ledger.summary import summary
 
     found = summary(folder)
     counts = found.shards
@@ -94,7 +94,7 @@ def show_status(root: str) -> None:
 
 def show_verification(root: str, *, deep: bool) -> int:
     """Print what does not add up; the exit code."""
-    from lib.verification import verify
+    from lib.ledger.verification import verify
 
     found = verify(_opened(root), deep=deep)
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -113,8 +113,8 @@ def show_verification(root: str, *, deep: bool) -> int:
 
 def show_finalized(root: str) -> None:
     """Finalize and print the totals."""
-    from lib.commit_record import CommitDamageError
-    from lib.finalize import finalize
+    from lib.ledger.commit_record import CommitDamageError
+    from lib.ledger.finalize import finalize
 
     try:
         index = finalize(_opened(root))

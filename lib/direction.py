@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.null_space import without
+from lib.discovery.null_space import without
 from lib.region_names import WHOLE as WHOLE
 
 

@@ -19,9 +19,9 @@ from math import nan
 from torch import Tensor
 
 from lib.direction import Direction
-from lib.images import Geometry
+from lib.files.images import Geometry
 from lib.receipts import Failure
-from lib.sampler import Latent
+from lib.sampling.sampler import Latent
 from lib.shift import Shift
 
 __all__ = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lib import storage
-from lib.checkpoint import weights_sha256
+from lib.files import storage
 from lib.masks.cluster_names import NamedRegions, read_regions
+from lib.models.checkpoint import weights_sha256
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.model_source import open_model

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lib import storage
+from lib.files import storage
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.config_mistakes import explain, switches_taken_for_numbers

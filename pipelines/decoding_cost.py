@@ -4,9 +4,9 @@ are met. No torch here.
 
 from __future__ import annotations
 
-from lib.evaluations import step_evaluations
-from lib.grid import edited_nodes
 from lib.reference.trials import trials
+from lib.sampling.evaluations import step_evaluations
+from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork
 from pipelines.model_source import conditioning_of

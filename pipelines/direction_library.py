@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from lib import schemas
 from lib.direction import Direction
-from lib.direction_table import to_table
+from lib.directions.direction_table import to_table
+from lib.discovery.study import ShardSums
+from lib.files import schemas
 from lib.records import Failure, Sample
-from lib.study import ShardSums
 from pipelines.config import RunConfig
 from pipelines.library_stages import FindingStages, LearningStages
 from pipelines.sample_rows import sample_row

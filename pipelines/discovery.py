@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from lib.direction import Direction
-from lib.direction_reach import refuse_out_of_reach
-from lib.direction_table import read_library
-from lib.localised import localised_directions
-from lib.masked_jacobian import masked_jacobian
-from lib.null_space import null_space_directions
+from lib.directions.direction_reach import refuse_out_of_reach
+from lib.directions.direction_table import read_library
+from lib.discovery.localised import localised_directions
+from lib.discovery.masked_jacobian import masked_jacobian
+from lib.discovery.null_space import null_space_directions
+from lib.discovery.region_problem import Search
+from lib.discovery.shared_variation import ajive_directions, jive_directions
+from lib.discovery.text_guided import TOWARDS_TARGET, text_directions
+from lib.models.text_image import load_text_image
 from lib.problems import ConfigProblem
 from lib.region_names import WHOLE
-from lib.region_problem import Search
-from lib.shared_variation import ajive_directions, jive_directions
-from lib.text_guided import TOWARDS_TARGET, text_directions
-from lib.text_image import load_text_image
 from pipelines.config import RunConfig
 from pipelines.discovery_config import (
     AjiveDiscovery,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from lib.checkpoint import Checkpoint
-from lib.edit_query import Candidate
-from lib.grid import edited_nodes, nearest_node
-from lib.library_facts import LibraryFact, library_facts
+from lib.directions.edit_query import Candidate
+from lib.directions.library_facts import LibraryFact, library_facts
+from lib.models.checkpoint import Checkpoint
+from lib.models.transformers_folder import classifier_sha256, open_text_image
 from lib.problems import ConfigProblem
 from lib.region_names import WHOLE
-from lib.transformers_folder import classifier_sha256, open_text_image
+from lib.sampling.grid import edited_nodes, nearest_node
 from pipelines.config import RunConfig
 from pipelines.discovery_config import (
     LibraryDiscovery,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from lib import row_kinds
+from lib.files import row_kinds
 from lib.records import Failure, Sample
 from pipelines.config import RunConfig
 from pipelines.evaluation_stage import new_filter

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from lib.edit_query import Entry, Selection, Term
+from lib.directions.edit_query import Entry, Selection, Term
 from pipelines.config_section import Name, PositiveInt, Section, Timestep, distinct_timesteps
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
@@ -83,7 +83,9 @@ def distinct_strengths(strengths: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def plan_entries(plan: EditPlan, strengths: tuple[float, ...]) -> tuple[Entry, ...]:
-    """The entries for `lib.edit_query`; `strengths` are those of selections without their own."""
+    """The entries for `lib.directions.edit_query`; `strengths` are those of selections without
+    their own.
+    """
     return tuple(
         Entry(tuple(_term(part, strengths) for part in entry.combine), entry.same_region)
         if isinstance(entry, Combination)

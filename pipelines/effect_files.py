@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lib import storage
+from lib.files import storage
 from pipelines.effects import Effect, Measured
 from pipelines.library_sheets import SheetRow
 

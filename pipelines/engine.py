@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.backbones import load_denoiser
-from lib.calibration import calibrate, h_norms
-from lib.checkpoint import weights_sha256
 from lib.denoiser import Denoiser
-from lib.grid import Grid, make_grid
+from lib.ledger.run_folder import RunFolder
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import weights_sha256
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
+from lib.sampling.calibration import calibrate, h_norms
+from lib.sampling.grid import Grid, make_grid
 from pipelines.config import RunConfig
 from pipelines.model_source import conditioning_of, open_model
 

@@ -13,10 +13,10 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.checkpoint import EMBEDDED
 from lib.metrics.columns import CHANGE_PREFIX, FIXED, SCORE_PREFIX
 from lib.metrics.rules import Rule, check_known, parse_rule
-from lib.transformers_folder import classifier_names
+from lib.models.checkpoint import EMBEDDED
+from lib.models.transformers_folder import classifier_names
 from pipelines.config_section import Name, Section, Timestep, distinct_timesteps
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from lib.checkpoint import EMBEDDED
-from lib.problems import ConfigProblem
-from lib.transformers_folder import (
+from lib.models.checkpoint import EMBEDDED
+from lib.models.transformers_folder import (
     classifier_names,
     classifier_sha256,
     image_encoder_sha256,
     text_image_sha256,
 )
+from lib.problems import ConfigProblem
 from pipelines.evaluate_config import (
     AttributeChanges,
     DirectionalScore,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from lib.grid import nearest_node
-from lib.image_classifier import class_index, load_classifier
 from lib.metrics.posterior_gap import PosteriorGap
 from lib.metrics.scores import Scorer, load_directional, load_lpips, load_similarity
+from lib.models.image_classifier import class_index, load_classifier
+from lib.sampling.grid import nearest_node
 from pipelines.config import RunConfig
 from pipelines.engine import Engine
 from pipelines.evaluate_config import (
@@ -62,7 +62,7 @@ def load_score(score: ScoreKind, device: torch.device) -> Scorer:
 
 
 def load_attributes(attributes: AttributeChanges, device: torch.device) -> Attributes:
-    """The classifier with the columns of the names. Raises as `lib.image_classifier`."""
+    """The classifier with the columns of the names. Raises as `lib.models.image_classifier`."""
     classifier = load_classifier(attributes.classifier, device)
     columns = {name: class_index(classifier, name) for name in attributes.names}
     return Attributes(classifier, columns)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lib.image_files import ImageError
-from lib.images import Geometry
+from lib.files.image_files import ImageError
+from lib.files.images import Geometry
 from lib.masks.class_names import numbers_of, parts_of
 from lib.masks.dilation import dilated
 from lib.masks.label_maps import LabelMapMasks

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from lib import schemas, storage
-from lib.checkpoint import weights_sha256
+from lib.directions.library_files import library_files
+from lib.files import schemas, storage
 from lib.fingerprint import fingerprint
-from lib.library_files import library_files
-from lib.transformers_folder import classifier_sha256, text_image_sha256
+from lib.models.checkpoint import weights_sha256
+from lib.models.transformers_folder import classifier_sha256, text_image_sha256
 from pipelines.automatic_regions import name_by_clusters
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.direction_library import FindDirections, LearnDirections
 from pipelines.edit_dataset import EditDataset

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from lib import storage
-from lib.grid import edited_nodes
-from lib.kernels import settle
+from lib.files import storage
+from lib.files.samples import ShardDamage, read_shard
+from lib.models.kernels import settle
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
 from lib.records import Sample, Segmented
-from lib.samples import ShardDamage, read_shard
+from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
 from pipelines.engine import Engine, load_free_engine
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there

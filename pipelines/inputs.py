@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib import storage
+from lib.files import storage
+from lib.files.store_backends import local_path
 from lib.problems import ConfigProblem
-from lib.store_backends import local_path
 
 _ENDINGS = (".tar.gz", ".tgz", ".tar")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,199}")

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from lib import latent_files, storage
-from lib.commit_record import CommitDamageError, CommitRecord, read_commit
-from lib.grid import Grid
-from lib.latent_files import LatentDamageError, StoredLatents
+from lib.files import latent_files, storage
+from lib.files.latent_files import LatentDamageError, StoredLatents
+from lib.files.samples import ShardDamage
+from lib.ledger.commit_record import CommitDamageError, CommitRecord, read_commit
+from lib.ledger.run_folder import RunFolder
 from lib.records import Failure, Inverted, Sample
-from lib.run_folder import RunFolder
-from lib.sampler import Sampler
-from lib.samples import ShardDamage
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler
 from tasks.invert import Inverter
 from tasks.reconstruct import Reconstructor
 from tasks.stored_latents import InvertStage, LatentKeeper, StoredInverter

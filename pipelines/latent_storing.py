@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
-from lib import schemas
-from lib.grid import edited_nodes
+from lib.files import schemas
+from lib.ledger.run_folder import RunFolder
 from lib.records import Failure, Sample
-from lib.run_folder import RunFolder
+from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
 from pipelines.engine import load_engine
 from pipelines.inversions import Inversions

@@ -10,13 +10,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from lib import storage
-from lib.clustering import clusters
 from lib.direction import Direction, content_id, stored
-from lib.library_rows import RECORD, SHEETS
-from lib.library_store import DTYPE, Library, write_library
+from lib.directions.library_rows import RECORD, SHEETS
+from lib.directions.library_store import DTYPE, Library, write_library
+from lib.discovery.clustering import clusters
+from lib.discovery.shared_subspace import mean_directions, shared_directions
+from lib.files import storage
 from lib.problems import ConfigProblem
-from lib.shared_subspace import mean_directions, shared_directions
 from pipelines.library_sources import Group, Sources, read_sources
 
 PER_IMAGE = frozenset(

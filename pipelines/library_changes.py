@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lib import storage
 from lib.direction import WHOLE, Direction, combined, projected_out
-from lib.library_rows import RECORD
-from lib.library_store import Library, read_library_folder, write_library
+from lib.directions.library_rows import RECORD
+from lib.directions.library_store import Library, read_library_folder, write_library
+from lib.files import storage
 from lib.problems import ConfigProblem
 
 _LONGEST_NAME = 100

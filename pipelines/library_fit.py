@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.checkpoint import Checkpoint, weights_sha256
-from lib.direction_reach import refuse_out_of_reach
-from lib.grid import make_grid
-from lib.library_facts import LibraryFact, refuse_foreign
+from lib.directions.direction_reach import refuse_out_of_reach
+from lib.directions.library_facts import LibraryFact, refuse_foreign
+from lib.models.checkpoint import Checkpoint, weights_sha256
 from lib.problems import ConfigProblem
 from lib.region_names import WHOLE
+from lib.sampling.grid import make_grid
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery
 from pipelines.discovery_work import step_shape

@@ -9,20 +9,20 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
-from lib import storage
-from lib.asyrp import DirectionFunction, read_asyrp
-from lib.asyrp_baking import baked, step_direction
-from lib.backbones import load_denoiser
-from lib.bare_directions import Placement, import_bare
-from lib.calibration import h_norms
-from lib.checkpoint import open_checkpoint, weights_sha256
 from lib.direction import WHOLE, Direction
-from lib.direction_files import import_directions
-from lib.grid import edited_nodes, make_grid
-from lib.library_store import Library
+from lib.directions.asyrp import DirectionFunction, read_asyrp
+from lib.directions.asyrp_baking import baked, step_direction
+from lib.directions.bare_directions import Placement, import_bare
+from lib.directions.direction_files import import_directions
+from lib.directions.library_store import Library
+from lib.files import storage
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint, weights_sha256
+from lib.models.time_embedding import load_time_embedding
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
-from lib.time_embedding import load_time_embedding
+from lib.sampling.calibration import h_norms
+from lib.sampling.grid import edited_nodes, make_grid
 from pipelines.config import RunConfig
 from pipelines.held_out import load_subject, read_held_out
 from pipelines.library_changes import add_directions, checked_name

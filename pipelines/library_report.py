@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from lib import storage
-from lib.library_rows import SHEETS, placed, read_record, read_rows
+from lib.directions.library_rows import SHEETS, placed, read_record, read_rows
+from lib.files import storage
 from lib.plots.style import SCHEMES
 from pipelines.heat_maps import heat_gradient
 from pipelines.library_plots import plotted, roir_against_strength, score_against_roir

@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lib import storage
-from lib.checkpoint import EMBEDDED
 from lib.direction import WHOLE, Direction, Scores
-from lib.direction_reach import refuse_out_of_reach
-from lib.library_rows import SHEETS
-from lib.library_store import Library, kind_of, kind_text, read_library_folder, write_library
+from lib.directions.direction_reach import refuse_out_of_reach
+from lib.directions.library_rows import SHEETS
+from lib.directions.library_store import (
+    Library,
+    kind_of,
+    kind_text,
+    read_library_folder,
+    write_library,
+)
+from lib.files import storage
+from lib.models.checkpoint import EMBEDDED
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.direction_effects import Factors, strongest_factor, summary

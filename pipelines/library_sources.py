@@ -15,15 +15,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lib import parquet, schemas, storage
-from lib.commit_record import CommitDamageError, read_commit
 from lib.direction import Direction
-from lib.direction_table import from_table
-from lib.library_files import library_files
-from lib.library_rows import RECORD, read_record
-from lib.library_store import Kind, kind_text
+from lib.directions.direction_table import from_table
+from lib.directions.library_files import library_files
+from lib.directions.library_rows import RECORD, read_record
+from lib.directions.library_store import Kind, kind_text
+from lib.files import parquet, schemas, storage
+from lib.ledger.commit_record import CommitDamageError, read_commit
+from lib.ledger.run_folder import RunFolder
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
 
 Group = tuple[str, str, tuple[int, ...], tuple[int, ...], str]
 """Region, method, timesteps, window (empty: any) and label: only within it are directions one."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.image_classifier import Classifier, class_index, load_classifier
+from lib.discovery.statistics_files import Study
+from lib.ledger.run_folder import RunFolder
+from lib.models.image_classifier import Classifier, class_index, load_classifier
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
-from lib.statistics_files import Study
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import wanted_nodes

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.masks.class_names import numbers_of
-from lib.problems import ConfigProblem
-from lib.transformers_folder import (
+from lib.models.transformers_folder import (
     class_names,
     mask_generator_sha256,
     open_mask_generator,
     open_segmenter,
     segmenter_sha256,
 )
+from lib.problems import ConfigProblem
 from pipelines.segment_config import (
     Automatic,
     Classes,

@@ -8,8 +8,8 @@ from typing import assert_never
 from lib.masks.mask_generation import GeneratedMasks, Place
 from lib.masks.provider import MaskProvider
 from lib.masks.semantic import SemanticMasks
+from lib.models.transformers_folder import open_mask_generator, open_segmenter
 from lib.problems import ConfigProblem
-from lib.transformers_folder import open_mask_generator, open_segmenter
 from pipelines.automatic_regions import build_automatic
 from pipelines.config import RunConfig
 from pipelines.engine import Engine

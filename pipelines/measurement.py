@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from lib.direction import Direction
+from lib.files.schemas import SCHEMA_VERSION
 from lib.fingerprint import fingerprint
 from lib.provenance import package_versions
 from lib.records import Segmented
-from lib.schemas import SCHEMA_VERSION
 from pipelines.config import RunConfig
 from pipelines.direction_effects import Factors, measure
 from pipelines.effect_files import StoredEffects

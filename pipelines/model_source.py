@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lib.checkpoint import Checkpoint, open_checkpoint
-from lib.conditioning import Conditioning, check_conditioning
+from lib.models.checkpoint import Checkpoint, open_checkpoint
+from lib.models.conditioning import Conditioning, check_conditioning
 from pipelines.config import Model
 
 

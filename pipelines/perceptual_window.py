@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from lib import storage
-from lib.perceptual_distance import perceptual_distance
-from lib.run_folder import RunFolder
-from lib.window_rule import cuts, distances
+from lib.editing.window_rule import cuts, distances
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
+from lib.metrics.perceptual_distance import perceptual_distance
 from pipelines.config import RunConfig
 from pipelines.edit_config import WindowRule
 from pipelines.engine import load_free_engine

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from lib import storage
-from lib.checkpoint import Checkpoint
-from lib.evaluations import inversion_evaluations, step_evaluations
-from lib.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
+from lib.files import storage
+from lib.files.samples import ShardDamage, read_shard
+from lib.models.checkpoint import Checkpoint
 from lib.problems import ConfigProblem
-from lib.samples import ShardDamage, read_shard
+from lib.sampling.evaluations import inversion_evaluations, step_evaluations
+from lib.sampling.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from pipelines.automatic_regions import automatic_evaluations
 from pipelines.config import RunConfig
 from pipelines.decoding_cost import edit_evaluations, search_evaluations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from lib.edit_query import Candidate, Choice, Entry, Selection, enumerated
+from lib.directions.edit_query import Candidate, Choice, Entry, Selection, enumerated
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery

@@ -11,10 +11,10 @@ from concurrent.futures import Executor, Future
 
 import torch
 
+from lib.files.images import ImageError, decode
+from lib.files.samples import RawSample, SampleError, image_member
 from lib.fingerprint import sample_seed
-from lib.images import ImageError, decode
 from lib.records import Failure, Sample
-from lib.samples import RawSample, SampleError, image_member
 from pipelines.config import Input
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lib.edit_shifts import EditShifts
-from lib.image_files import ImageError
+from lib.editing.edit_shifts import EditShifts
+from lib.files.image_files import ImageError
 from lib.problems import ConfigProblem
 from lib.reference.images import ReferenceOf, ReferenceReader
 from lib.reference.matching import Approach

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lib import storage
+from lib.files import storage
 from lib.problems import ConfigProblem
 
 

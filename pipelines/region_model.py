@@ -11,13 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lib import schemas
 from lib.denoiser import Denoiser
-from lib.grid import training_alphas
+from lib.files import schemas
 from lib.masks.cluster_files import RegionStudy, encode_part
 from lib.masks.clusters import Groups, Points, gathered, merged, reduced, to_arrays
 from lib.masks.features import FeatureReader, shared_block
 from lib.records import Failure, Sample
+from lib.sampling.grid import training_alphas
 from pipelines.config import RunConfig
 from pipelines.engine import load_model
 from pipelines.inversions import NoInversions

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lib import storage
-from lib.images import encode
-from lib.kernels import settle
+from lib.files import storage
+from lib.files.images import encode
+from lib.ledger.run_folder import RunFolder
 from lib.masks.automatic import AutomaticMasks
 from lib.masks.cluster_names import NamedRegions, read_regions
+from lib.models.kernels import settle
 from lib.pixels import quantised
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.engine import load_model
 from pipelines.held_out import first_samples

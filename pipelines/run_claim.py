@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.run_record import run_record
+from lib.ledger.run_record import run_record
 from pipelines.config import RunConfig
 from pipelines.evaluation_models import refuse_unfit_models
 from pipelines.fingerprint_fields import fingerprint_fields

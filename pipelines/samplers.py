@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lib.bdia import BdiaSampler
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.edict import EdictSampler
-from lib.eta import EtaSchedule
-from lib.sampler import Sampler
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import EtaSchedule
+from lib.sampling.sampler import Sampler
 from pipelines.config import RunConfig
 
 

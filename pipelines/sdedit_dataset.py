@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from lib import row_kinds
-from lib.grid import renoised_nodes
+from lib.files import row_kinds
+from lib.ledger.run_folder import RunFolder
 from lib.records import Failure, Sample
-from lib.run_folder import RunFolder
+from lib.sampling.grid import renoised_nodes
 from pipelines.config import RunConfig
 from pipelines.engine import load_engine
 from pipelines.evaluation_stage import build_evaluator, new_filter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from lib.library_store import Library
+from lib.directions.library_store import Library
 from pipelines.held_out import HeldOut
 
 _log = logging.getLogger(__name__)

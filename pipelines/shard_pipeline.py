@@ -13,12 +13,12 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from lib import storage
-from lib.commit import ShardResult, commit
+from lib.files import storage
+from lib.files.samples import read_shard
+from lib.ledger.commit import ShardResult, commit
+from lib.ledger.run_folder import RunFolder
 from lib.receipts import ShardReport, ShardTask
 from lib.records import Failure, Sample
-from lib.run_folder import RunFolder
-from lib.samples import read_shard
 from pipelines.config import RunConfig
 from pipelines.inversions import Inversions, NoInversions
 from pipelines.reading import SampleReader
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """What a flow made of one shard; see `lib.shard_result.ShardResult`."""
+    """What a flow made of one shard; see `lib.ledger.shard_result.ShardResult`."""
 
     rows: pa.Table
     images: bytes = b""
@@ -110,8 +110,9 @@ class ShardPipeline:
 
         Raises:
             FileNotFoundError: the shard is not there.
-            lib.storage.ObjectTooLargeError: it is larger than `input.max_shard_bytes`.
-            lib.samples.ShardDamage: it is no whole tar, or the latents to be read are not its own.
+            lib.files.storage.ObjectTooLargeError: it is larger than `input.max_shard_bytes`.
+            lib.files.samples.ShardDamage: it is no whole tar, or the latents to be read are not
+                its own.
             OSError: the output could not be written; nothing of this shard exists then.
         """
         started = time.perf_counter()

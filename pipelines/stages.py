@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.edit_plan import planned
-from lib.grid import edited_nodes
-from lib.region_guard import RegionGuard
-from lib.run_folder import RunFolder
-from lib.x_guidance import Along, Guidance
+from lib.editing.edit_plan import planned
+from lib.editing.region_guard import RegionGuard
+from lib.editing.x_guidance import Along, Guidance
+from lib.ledger.run_folder import RunFolder
+from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from lib import storage
-from lib.checkpoint import Checkpoint
-from lib.eta import EtaSchedule
-from lib.evaluations import states
-from lib.grid import edited_nodes, grid_timesteps, nearest_node
+from lib.files import storage
+from lib.ledger.run_folder import RunConflict, RunFolder
+from lib.ledger.run_record import differences
+from lib.models.checkpoint import Checkpoint
 from lib.problems import ConfigProblem
-from lib.run_folder import RunConflict, RunFolder
-from lib.run_record import differences
+from lib.sampling.eta import EtaSchedule
+from lib.sampling.evaluations import states
+from lib.sampling.grid import edited_nodes, grid_timesteps, nearest_node
 from pipelines.config import RunConfig
 from pipelines.discovery_work import discovery_work
 from pipelines.inversion_config import Invert

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib.direction import Direction
 from lib.pixels import as_floats, change
-from lib.sampler import Latent
+from lib.sampling.sampler import Latent
 from lib.shift import Shift
 from tasks.edit import Editor
 

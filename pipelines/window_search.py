@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction, negated
+from lib.discovery.window_choice import RAISES_LABEL, Choice, Trial, chosen_window
 from lib.pixels import as_floats
-from lib.sampler import Latent
+from lib.sampling.sampler import Latent
 from lib.shift import Shift
-from lib.window_choice import RAISES_LABEL, Choice, Trial, chosen_window
 from pipelines.direction_effects import Factors
 from tasks.edit import Editor
 

@@ -6,9 +6,9 @@ import itertools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from lib.kernels import settle
+from lib.ledger.run_folder import RunFolder
+from lib.models.kernels import settle
 from lib.receipts import ShardReport, ShardTask
-from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import pixel_fingerprint
 from pipelines.flows import build_flow

@@ -16,12 +16,12 @@ import pyarrow as pa
 from torch import Tensor
 
 from lib.direction import Direction
-from lib.direction_table import to_table
-from lib.images import encode
+from lib.directions.direction_table import to_table
+from lib.files.images import encode
+from lib.files.tar_writer import write_tar
 from lib.pixels import quantised
 from lib.records import Evaluated, Renoised, Score
 from lib.shift import Shift
-from lib.tar_writer import write_tar
 from pipelines.config import Output
 from pipelines.sample_rows import geometry_columns, place_columns
 

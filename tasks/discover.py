@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.ddim import predicted_x0
-from lib.decoder_gradient import brightening, through_decoder
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored
-from lib.golub_kahan import Spectrum
-from lib.grid import Grid
-from lib.jacobian import Jacobian, Products, h_jacobian, x_jacobian
+from lib.discovery.decoder_gradient import brightening, through_decoder
+from lib.discovery.golub_kahan import Spectrum
+from lib.discovery.jacobian import Jacobian, Products, h_jacobian, x_jacobian
+from lib.discovery.region_problem import Method, RegionProblem
+from lib.discovery.signs import SIGN_RULE, aligned_steps, fixed_sign, matched_order
+from lib.discovery.subspace import AdjointError, NotFiniteError
 from lib.records import Discovered, Failure, Region, Sample, Segmented
-from lib.region_problem import Method, RegionProblem
 from lib.regions import flat_mask, same_regions
-from lib.signs import SIGN_RULE, aligned_steps, fixed_sign, matched_order
-from lib.subspace import AdjointError, NotFiniteError
+from lib.sampling.ddim import predicted_x0
+from lib.sampling.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)

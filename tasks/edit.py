@@ -12,17 +12,17 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE
-from lib.edit_decoding import EditDecoder
-from lib.edit_plan import EditPlan
-from lib.edit_shifts import EditShifts
-from lib.grid import Grid
+from lib.editing.edit_decoding import EditDecoder
+from lib.editing.edit_plan import EditPlan
+from lib.editing.edit_shifts import EditShifts
+from lib.editing.region_guard import RegionGuard
+from lib.editing.x_guidance import Along, XEdit
 from lib.pixels import decoded_images
 from lib.records import Discovered, Edit, Edited, Failure, Region
-from lib.region_guard import RegionGuard
 from lib.regions import make_region, united
-from lib.sampler import Latent, Sampler
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Latent, Sampler
 from lib.shift import Shift
-from lib.x_guidance import Along, XEdit
 
 _ALONG = Along()
 

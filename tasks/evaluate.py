@@ -23,7 +23,7 @@ from lib.records import Edited, Evaluated, Failure, Score
 
 
 class AttributeReader(Protocol):
-    """An image classifier, see `lib.image_classifier`."""
+    """An image classifier, see `lib.models.image_classifier`."""
 
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """(B, K) float32 on the CPU, of images in [-1, 1]."""

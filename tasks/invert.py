@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Sampler, noise_seed
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler, noise_seed
 
 
 class Inverter:

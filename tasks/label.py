@@ -18,7 +18,7 @@ _SIDE_FILE = "json"
 
 
 class Scorer(Protocol):
-    """An image classifier, see `lib.image_classifier`."""
+    """An image classifier, see `lib.models.image_classifier`."""
 
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """(B, K) of images in [-1, 1]."""

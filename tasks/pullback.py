@@ -16,16 +16,16 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored, vector_at
-from lib.golub_kahan import Spectrum
-from lib.grassmann import transported
-from lib.grid import Grid
-from lib.jacobian import Jacobian, pullback
+from lib.discovery.golub_kahan import Spectrum
+from lib.discovery.grassmann import transported
+from lib.discovery.jacobian import Jacobian, pullback
+from lib.discovery.region_problem import Search
+from lib.discovery.signs import LARGEST_ENTRY, fixed_sign
+from lib.discovery.subspace import AdjointError, NotFiniteError, top_directions
 from lib.records import Discovered, Failure, Sample, Segmented
 from lib.region_names import WHOLE
-from lib.region_problem import Search
 from lib.regions import make_region
-from lib.signs import LARGEST_ENTRY, fixed_sign
-from lib.subspace import AdjointError, NotFiniteError, top_directions
+from lib.sampling.grid import Grid
 
 TRANSPORTED = "transported"
 """Sign rule: + moves h the way + of the direction it was carried from does."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.grid import Grid
 from lib.pixels import as_floats, psnr, quantised
 from lib.records import Inverted
-from lib.sampler import Sampler
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler
 
 
 class Reconstructor:

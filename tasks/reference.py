@@ -15,20 +15,20 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser
 from lib.direction import Direction, content_id, stored
-from lib.direction_reach import parts_of_h
-from lib.edit_decoding import EditDecoder
-from lib.edit_shifts import EditShifts
-from lib.image_files import ImageError
-from lib.jacobian import Jacobian, Products, h_jacobian
+from lib.directions.direction_reach import parts_of_h
+from lib.discovery.jacobian import Jacobian, Products, h_jacobian
+from lib.discovery.subspace import AdjointError, NotFiniteError, finite
+from lib.editing.edit_decoding import EditDecoder
+from lib.editing.edit_shifts import EditShifts
+from lib.editing.x_guidance import Along
+from lib.files.image_files import ImageError
 from lib.records import Discovered, Failure, Region, Sample, Segmented
 from lib.reference.images import Reference, ReferenceOf, refuse_same
 from lib.reference.matching import Approach, Matched, Weights, matched
 from lib.reference.target_basis import target_basis
 from lib.regions import flat_mask
-from lib.sampler import Sampler
+from lib.sampling.sampler import Sampler
 from lib.shift import Shift
-from lib.subspace import AdjointError, NotFiniteError, finite
-from lib.x_guidance import Along
 
 TOWARDS_REFERENCE = "towards_reference"
 """Sign rule: + moves the region towards the reference."""

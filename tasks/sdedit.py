@@ -12,14 +12,14 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from lib.ddim import transfer
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE
-from lib.grid import Grid
 from lib.pixels import decoded_images
 from lib.records import Edit, Edited, Failure, Renoised, Sample
 from lib.regions import make_region
-from lib.sampler import seeded_noise
+from lib.sampling.ddim import transfer
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import seeded_noise
 
 _ABOVE_ALL_NODES = 1001
 """Noises are drawn as if for nodes that no grid has, so that no sampler draws the same."""

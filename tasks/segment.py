@@ -7,7 +7,7 @@ from itertools import groupby
 
 from torch import Tensor
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.dilation import dilated
 from lib.masks.provider import MaskProvider, Masks
 from lib.records import Failure, Inverted, Region, Segmented

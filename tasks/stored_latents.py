@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib import latent_files
-from lib.grid import Grid
-from lib.latent_files import StoredLatents
+from lib.files import latent_files
+from lib.files.latent_files import StoredLatents
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Latent, Sampler, noise_seed, seeded_noise
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Latent, Sampler, noise_seed, seeded_noise
 
 
 class InvertStage(Protocol):

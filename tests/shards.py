@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from lib.ledger.run_folder import RunFolder
 from lib.receipts import ShardReport, ShardTask
-from lib.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.run_claim import run_claim
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from cluster.cli import app
-from lib import schemas
+from lib.files import schemas
 from pipelines.config import RunConfig
 from pipelines.presets import PRESETS
 

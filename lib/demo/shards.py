@@ -9,10 +9,10 @@ import json
 import numpy as np
 import torch
 
-from lib import storage
 from lib.demo.faces import FACTORS, masks, render, sample_factors
-from lib.images import encode
-from lib.tar_writer import write_tar
+from lib.files import storage
+from lib.files.images import encode
+from lib.files.tar_writer import write_tar
 
 _SIZE = 64
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.cluster_files import RegionModel
 from lib.masks.clusters import distances
 from lib.masks.components import without_small

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from lib.discovery.statistics_files import StatisticsDamageError
 from lib.fingerprint import canonical_json
-from lib.statistics_files import StatisticsDamageError
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 _PART, _MODEL = "region_statistics", "region_model"

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from lib import storage
+from lib.discovery.statistics_files import StatisticsDamageError
+from lib.files import storage
+from lib.ledger.merged_regions import FILE_NAME
 from lib.masks.cluster_files import RegionModel, decode_model
-from lib.masks.merged_regions import FILE_NAME
 from lib.problems import ConfigProblem
-from lib.statistics_files import StatisticsDamageError
 
 _ENDING = ".safetensors"
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lib.region_guard import distance
+from lib.editing.region_guard import distance
 
 
 def dilated(mask_HW: Tensor, fraction: float) -> Tensor:

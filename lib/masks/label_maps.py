@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from lib.image_files import ImageError, open_image, upright
-from lib.images import MODES_16_BIT, Geometry, fitted
+from lib.files.image_files import ImageError, open_image, upright
+from lib.files.images import MODES_16_BIT, Geometry, fitted
 from lib.masks.mask_files import side_file
 from lib.masks.provider import Masks, one_by_one
 from lib.records import Sample

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lib.image_files import ImageError
-from lib.images import decode_mask
+from lib.files.image_files import ImageError
+from lib.files.images import decode_mask
 from lib.masks.provider import Masks, one_by_one
 from lib.records import Sample
 from lib.regions import box_mask
 
 
 class MaskFiles:
-    """Coverage from side files (`lib.images.decode_mask`)."""
+    """Coverage from side files (`lib.files.images.decode_mask`)."""
 
     def __init__(self, files: Mapping[str, str], *, max_pixels: int) -> None:
         self._files = files

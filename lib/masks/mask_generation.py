@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.provider import Masks
+from lib.models.transformers_folder import TransformersFolder
+from lib.models.transformers_images import ImageProcessor
+from lib.models.transformers_weights import load_weights
 from lib.problems import ModelProblem
 from lib.records import Sample
-from lib.transformers_folder import TransformersFolder
-from lib.transformers_images import ImageProcessor
-from lib.transformers_weights import load_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lib.image_files import ImageError
-from lib.images import decode_mask
+from lib.files.image_files import ImageError
+from lib.files.images import decode_mask
 from lib.masks.provider import Masks, one_by_one
 from lib.records import Sample
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.records import Sample
 
 Masks = Mapping[str, Tensor]

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.provider import Masks
+from lib.models.transformers_folder import TransformersFolder
+from lib.models.transformers_images import ImageProcessor
+from lib.models.transformers_weights import load_weights
 from lib.problems import ModelProblem
 from lib.records import Sample
-from lib.transformers_folder import TransformersFolder
-from lib.transformers_images import ImageProcessor
-from lib.transformers_weights import load_weights
 
 _UNIVERSAL = ("maskformer", "mask2former")
 """Model types whose answer is masks and classes of queries."""

@@ -13,15 +13,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lib.checkpoint import EMBEDDED
-from lib.problems import ModelProblem
-from lib.transformers_folder import (
+from lib.models.checkpoint import EMBEDDED
+from lib.models.transformers_folder import (
     TransformersFolder,
     embedded_regressor_folder,
     open_image_encoder,
 )
-from lib.transformers_images import ImageProcessor, check_images
-from lib.transformers_weights import brief, load_weights
+from lib.models.transformers_images import ImageProcessor, check_images
+from lib.models.transformers_weights import brief, load_weights
+from lib.problems import ModelProblem
 
 ImageEncoder = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) float32 in [-1, 1] -> embeddings (B, E) float32 on the CPU."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.grid import Grid
-from lib.sampler import seeded_noise
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import seeded_noise
 
 _ABOVE_ALL_NODES = 1_000_001
 """Noises are drawn as if for nodes that no grid has, so that no sampler and no SDEdit draws the

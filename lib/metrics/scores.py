@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from lib.metrics.embeddings import ImageEncoder, load_image_encoder
 from lib.metrics.lpips_network import Network, load_lpips_network
-from lib.text_image import load_text_image
+from lib.models.text_image import load_text_image
 
 _ROUNDING = 1e-5
 """Length up to which two unit embeddings of one image differ, in batches of other sizes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.images import Fit, ImageError, decode
+from lib.files.images import Fit, ImageError, decode
 from lib.records import Region, Sample
 
 _LEVEL = 2 / 255

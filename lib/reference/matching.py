@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.jacobian import Products
+from lib.discovery.jacobian import Products
 from lib.reference.trials import FIRST, LATER
 
 Apply = Callable[[Tensor], Tensor]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.jacobian import LinearMap
-from lib.joint_basis import JointBasis, empty_basis, orthonormal
-from lib.subspace import check_adjoint, finite
+from lib.discovery.jacobian import LinearMap
+from lib.discovery.joint_basis import JointBasis, empty_basis, orthonormal
+from lib.discovery.subspace import check_adjoint, finite
 
 _SPENT = 1e-5
 """A vector of which less than this share is new brings rounding errors only."""

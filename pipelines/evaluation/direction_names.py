@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import storage
-from lib.library_files import library_files
+from lib.directions.library_files import library_files
+from lib.files import storage
 from lib.problems import Problem
 
 _COLUMNS = ["id", "region", "rank", "label", "shard", "index"]

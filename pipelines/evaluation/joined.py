@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from lib.files.parquet import ParquetError
+from lib.files.storage import redact
 from lib.metrics.columns import FIXED
 from lib.metrics.rules import Rule, first_broken
-from lib.parquet import ParquetError
 from lib.receipts import Failure
-from lib.storage import redact
 from pipelines.evaluation.figures import FigureRow
 from pipelines.evaluation.measured_rows import MeasuredFiles, failures, own_columns
 from pipelines.evaluation.spread import Spread

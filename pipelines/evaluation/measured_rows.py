@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lib import parquet, storage
+from lib.files import parquet, storage
 from lib.receipts import Failure
 from pipelines.evaluation.outputs import ROWS
 
@@ -91,7 +91,7 @@ class MeasuredFiles:
             return
 
     def read(self, shard: str) -> pa.Table:
-        """Raises FileNotFoundError, or lib.parquet.ParquetError where it is damaged."""
+        """Raises FileNotFoundError, or lib.files.parquet.ParquetError where it is damaged."""
         url = self.url(shard)
         return parquet.decode(storage.read_bytes(url), url)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from lib import parquet, schemas, storage
+from lib.files import parquet, schemas, storage
+from lib.ledger.run_folder import RunFolder
 from lib.metrics.disentanglement import Row
 from lib.metrics.linearity import OF_ATTRIBUTE, Dials
 from lib.receipts import Failure
-from lib.run_folder import RunFolder
 from pipelines.evaluation.figures import FigureRow
 
 FOLDER = "evaluation"

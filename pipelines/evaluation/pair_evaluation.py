@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from lib import parquet, storage
+from lib.files import parquet, storage
+from lib.files.samples import ShardDamage
 from lib.fingerprint import canonical_json
 from lib.metrics.columns import FIXED
 from lib.metrics.disentanglement import matrix
@@ -14,7 +15,6 @@ from lib.metrics.edit_rows import edit_rows
 from lib.metrics.rules import Rule
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
-from lib.samples import ShardDamage
 from pipelines.evaluate_config import Evaluate
 from pipelines.evaluation.figures import figure_rows
 from pipelines.evaluation.joined import Joined

@@ -14,15 +14,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib import parquet, storage
-from lib.image_files import ImageError
-from lib.images import decode_whole, decode_whole_mask
-from lib.kernels import settle
+from lib.files import parquet, storage
+from lib.files.image_files import ImageError
+from lib.files.images import decode_whole, decode_whole_mask
+from lib.files.samples import (
+    RawSample,
+    SampleError,
+    ShardContents,
+    ShardDamage,
+    image_member,
+    read_shard,
+)
 from lib.metrics.changes import edit_changes
 from lib.metrics.similarity import ssim
+from lib.models.kernels import settle
 from lib.pixels import as_floats, psnr
 from lib.receipts import Failure
-from lib.samples import RawSample, SampleError, ShardContents, ShardDamage, image_member, read_shard
 from pipelines.engine import chosen_device
 from pipelines.evaluation.image_measurer import ImageMeasurer
 from pipelines.evaluation.measured_rows import MeasuredRows

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import storage
-from lib.commit_record import CommitRecord
+from lib.files import storage
+from lib.ledger.commit_record import CommitRecord
+from lib.ledger.run_folder import RunFolder
 from lib.metrics.columns import CHANGE_PREFIX
 from lib.metrics.disentanglement import Row
 from lib.metrics.edit_rows import EditRows
@@ -22,7 +23,6 @@ from lib.plots.lines import Points, against_strength, singular_values
 from lib.plots.locality import locality
 from lib.plots.matrix import disentanglement
 from lib.plots.style import MAX_LINES, FileKind, SchemeName
-from lib.run_folder import RunFolder
 from pipelines.evaluation.outputs import PLOTS
 
 _MOST_SHARDS = 2000

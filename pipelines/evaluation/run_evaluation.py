@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from lib import row_kinds, storage
-from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
+from lib.files import row_kinds, storage
+from lib.ledger.commit_record import CommitDamageError, CommitRecord, read_commit_rows
+from lib.ledger.run_folder import RunFolder
 from lib.metrics.disentanglement import Row, matrix
 from lib.metrics.edit_rows import edit_rows
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
 from pipelines.evaluation.direction_names import direction_names
 from pipelines.evaluation.figures import FigureRow, figure_rows
 from pipelines.evaluation.joined import Joined

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from lib import storage
-from lib.commit_record import CommitDamageError, read_commit_rows
+from lib.files import storage
+from lib.files.schemas import SCHEMA_VERSION
 from lib.fingerprint import fingerprint
+from lib.ledger.commit_record import CommitDamageError, read_commit_rows
+from lib.ledger.run_folder import RunFolder
 from lib.metrics.columns import CHANGE_PREFIX, SCORE_PREFIX
+from lib.models.transformers_folder import image_encoder_sha256
 from lib.problems import ConfigProblem
 from lib.provenance import package_versions
-from lib.run_folder import RunFolder
-from lib.schemas import SCHEMA_VERSION
-from lib.transformers_folder import image_encoder_sha256
 from pipelines.config import RunConfig
 from pipelines.config_file import read_values
 from pipelines.config_mistakes import explain, switches_taken_for_numbers

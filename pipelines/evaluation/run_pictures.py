@@ -16,15 +16,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lib import storage
-from lib.commit_record import CommitRecord
-from lib.image_files import ImageError, open_image
-from lib.images import decode
+from lib.files import storage
+from lib.files.image_files import ImageError, open_image
+from lib.files.images import decode
+from lib.files.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
+from lib.files.tar_reader import read_members
+from lib.ledger.commit_record import CommitRecord
+from lib.ledger.run_folder import RunFolder
 from lib.pixels import as_floats
 from lib.receipts import Failure
-from lib.run_folder import RunFolder
-from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
-from lib.tar_reader import read_members
 from pipelines.config import RunConfig
 from pipelines.segment_agreement import claimed_files
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lib.commit_record import CommitDamageError, read_commit_rows
-from lib.kernels import settle
+from lib.files.samples import ShardDamage
+from lib.files.storage import redact
+from lib.ledger.commit_record import CommitDamageError, read_commit_rows
+from lib.ledger.run_folder import RunFolder
+from lib.models.kernels import settle
 from lib.receipts import Failure
-from lib.run_folder import RunFolder
-from lib.samples import ShardDamage
-from lib.storage import redact
 from pipelines.config import RunConfig
 from pipelines.engine import chosen_device
 from pipelines.evaluation.image_measurer import ImageMeasurer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.heat_maps import Pixels
 from pipelines.report.groups import GroupKey

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lib import storage
-from lib.run_folder import RunFolder
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
 
 _MAX_FILES = 200
 

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib import parquet, storage
-from lib.run_folder import RunFolder
+from lib.files import parquet, storage
+from lib.ledger.run_folder import RunFolder
 
 _MAX_SCOPES, _MAX_DIRECTIONS = 12, 40
 _MAX_EDITS, _MAX_ATTRIBUTES = 40, 40

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.report.cards import Card, heat_limits, make_cards, sheet_plan
 from pipelines.report.extremes import find_extremes, shown_rows

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import storage
-from lib.run_folder import RunFolder
-from lib.store_backends import PlainErrors, backend
+from lib.files import storage
+from lib.files.store_backends import PlainErrors, backend
+from lib.ledger.run_folder import RunFolder
 from pipelines.evaluation.outputs import FOLDER, ROWS
 from pipelines.report.measures import measures_of
 from pipelines.report.numbers import Floats, RunNumbers

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import storage
-from lib.merged_directions import FILE_NAME
-from lib.run_folder import RunFolder
-from lib.run_index import not_learned, read_index
-from lib.store_backends import PlainErrors, backend
+from lib.files import storage
+from lib.files.store_backends import PlainErrors, backend
+from lib.ledger.merged_directions import FILE_NAME
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_index import not_learned, read_index
 
 MAX_ROWS = 300
 

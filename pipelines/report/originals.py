@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lib import storage
-from lib.image_files import ImageError
-from lib.images import Geometry, decode, decode_mask
-from lib.run_folder import RunFolder
-from lib.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
+from lib.files import storage
+from lib.files.image_files import ImageError
+from lib.files.images import Geometry, decode, decode_mask
+from lib.files.samples import RawSample, SampleError, ShardDamage, image_member, read_shard
+from lib.ledger.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.heat_maps import Mask
 from pipelines.report.pictures import Pictures, Sides, resized, resized_mask

@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lib import storage
+from lib.files import storage
+from lib.ledger.run_folder import Counts, RunFolder
 from lib.problems import ConfigProblem
-from lib.run_folder import Counts, RunFolder
 from pipelines.heat_maps import heat_gradient
 from pipelines.number_texts import FILTERS
 from pipelines.report.cost import read_cost

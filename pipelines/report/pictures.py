@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lib import storage
-from lib.image_files import ImageError, open_image
-from lib.run_folder import RunFolder
-from lib.store_backends import PlainErrors, backend
+from lib.files import storage
+from lib.files.image_files import ImageError, open_image
+from lib.files.store_backends import PlainErrors, backend
+from lib.ledger.run_folder import RunFolder
 from pipelines.heat_maps import Mask, Pixels
 from pipelines.report.samples import Sample
 

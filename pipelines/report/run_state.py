@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lib import storage
-from lib.row_kinds import EDITS, of_config
-from lib.run_folder import Counts, RunConflict, RunFolder
-from lib.run_index import read_index
+from lib.files import storage
+from lib.files.row_kinds import EDITS, of_config
+from lib.ledger.run_folder import Counts, RunConflict, RunFolder
+from lib.ledger.run_index import read_index
 from pipelines.config import RunConfig
 
 MAX_QUARANTINED = 100

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
-from lib import parquet, storage
-from lib.commit_record import CommitDamageError, CommitRecord, read_commit_rows
-from lib.run_folder import RunFolder
+from lib.files import parquet, storage
+from lib.ledger.commit_record import CommitDamageError, CommitRecord, read_commit_rows
+from lib.ledger.run_folder import RunFolder
 from pipelines.report.groups import GroupKey, grouped, with_groups
 
 _DROPPED = ("sha256", "mask_sha256", "injection")

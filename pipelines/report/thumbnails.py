@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines.heat_maps import Pixels
 from pipelines.report.pictures import Sides, load_pictures
 from pipelines.report.samples import Samples, by_tar

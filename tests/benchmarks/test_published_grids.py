@@ -13,8 +13,8 @@ from benchmarks.published_grids import (
     park_loco,
     rmse_of_constant_noise,
 )
-from lib.ddim import decoding, inversion
-from lib.grid import make_grid, training_alphas
+from lib.sampling.ddim import decoding, inversion
+from lib.sampling.grid import make_grid, training_alphas
 
 ALPHAS = training_alphas({}).tolist()
 MEASURED = {

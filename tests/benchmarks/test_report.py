@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import build, first_page_bytes, make_run
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 
 
 def test_a_run_of_many_edits_has_a_light_first_page_and_all_its_numbers(tmp_path: Path) -> None:

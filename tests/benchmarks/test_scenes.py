@@ -11,7 +11,7 @@ from benchmarks.oracle import jacobian_rows
 from benchmarks.scenes import REGIONS, Scene, face
 from benchmarks.toy import Recipe, build_unet
 from benchmarks.whole_network import WholeNetwork
-from lib.unet_denoiser import UNetDenoiser
+from lib.models.unet_denoiser import UNetDenoiser
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from benchmarks.supervised_effects import (
 )
 from lib.demo.faces import FACTORS
 from lib.direction import Direction
-from lib.window_choice import Choice
+from lib.discovery.window_choice import Choice
 from pipelines.window_search import Placed
 
 WINDOW = (272, 0)

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from cluster.events import read_events
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines.config import Execution, Input, Model, Output, RunConfig
 from pipelines.segment_config import Box, Segment
 

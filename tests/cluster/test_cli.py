@@ -19,8 +19,8 @@ import pytest
 from cluster.cli import main
 from cluster.runner import run
 from lib.demo.shards import write_shards
-from lib.samples import read_shard
-from lib.verification import verify
+from lib.files.samples import read_shard
+from lib.ledger.verification import verify
 from pipelines.config import Input
 from pipelines.config_file import load_config
 from pipelines.inputs import expand_inputs, missing_inputs

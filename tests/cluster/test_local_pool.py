@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lib.ledger.verification import verify
 from lib.problems import Problem
-from lib.verification import verify
 from pipelines.config import Execution
 
 pytestmark = pytest.mark.timeout(60)

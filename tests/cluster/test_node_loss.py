@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lib.verification import verify
+from lib.ledger.verification import verify
 from pipelines.config import Execution
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lib.verification import verify
+from lib.ledger.verification import verify
 from pipelines.config import Execution
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]

@@ -9,12 +9,12 @@ import threading
 import time
 from pathlib import Path
 
-from lib import schemas
-from lib.commit import ShardResult, commit
+from lib.files import schemas
+from lib.files.samples import ShardDamage
+from lib.ledger.commit import ShardResult, commit
+from lib.ledger.run_folder import RunFolder
 from lib.problems import ModelProblem
 from lib.receipts import Failure, ShardReport, ShardTask
-from lib.run_folder import RunFolder
-from lib.samples import ShardDamage
 
 
 class ToyWorker:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from cluster.orders import Rules
 from cluster.runner import run
-from lib.run_folder import RunFolder
-from lib.verification import verify
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan

@@ -24,11 +24,11 @@ from sklearn.decomposition import PCA
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
 from lib.direction import Direction
-from lib.direction_table import from_table
-from lib.run_folder import RunFolder
-from lib.run_index import read_index
-from lib.samples import read_shard
-from lib.verification import verify
+from lib.directions.direction_table import from_table
+from lib.files.samples import read_shard
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_index import read_index
+from lib.ledger.verification import verify
 from pipelines.config import RunConfig
 from pipelines.library_stages import LearningStages, build_learning_stages
 from pipelines.reading import SampleReader

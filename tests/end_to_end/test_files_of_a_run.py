@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from cluster.runner import run
-from lib import finalize
-from lib.run_folder import RunFolder
-from lib.verification import verify
+from lib.ledger import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from pipelines.config import RunConfig
 
 

@@ -16,8 +16,8 @@ from types import ModuleType
 
 import pytest
 
-from lib.run_folder import RunFolder
-from lib.verification import verify
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

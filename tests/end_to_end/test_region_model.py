@@ -21,13 +21,13 @@ from cluster.orders import Rules
 from cluster.runner import run
 from lib.demo.faces import CLASSES, masks, sample_factors
 from lib.demo.shards import write_shards
-from lib.finalize import finalize
+from lib.files.samples import read_shard
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.masks.cluster_names import read_regions, write_names
 from lib.problems import ConfigProblem
 from lib.receipts import ShardTask
-from lib.run_folder import RunFolder
-from lib.samples import read_shard
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.plan import make_plan

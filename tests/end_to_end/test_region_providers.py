@@ -17,9 +17,9 @@ from transformers import pipeline
 
 from cluster.orders import Rules
 from cluster.runner import run
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.masks.class_names import BISENET, PARTS
-from lib.run_folder import RunFolder
-from lib.verification import verify
 from pipelines.config import RunConfig
 
 PICTURES = 5

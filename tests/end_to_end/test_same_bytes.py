@@ -16,9 +16,9 @@ from rich.console import Console
 
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
-from lib import storage
-from lib.run_folder import RunFolder
-from lib.verification import verify
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from pipelines.config import RunConfig
 
 SHARDS, PICTURES = 4, 3

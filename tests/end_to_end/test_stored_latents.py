@@ -20,11 +20,11 @@ from rich.console import Console
 
 from cluster.orders import Rules
 from cluster.runner import Outcome, run
-from lib.checkpoint import open_checkpoint
-from lib.ddim_sampler import DdimSampler
+from lib.ledger.run_folder import RunConflict, RunFolder
+from lib.ledger.verification import verify
+from lib.models.checkpoint import open_checkpoint
 from lib.problems import ConfigProblem
-from lib.run_folder import RunConflict, RunFolder
-from lib.verification import verify
+from lib.sampling.ddim_sampler import DdimSampler
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan

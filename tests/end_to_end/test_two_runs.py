@@ -11,9 +11,9 @@ from types import ModuleType
 
 import pytest
 
-from lib import storage
-from lib.run_folder import RunFolder
-from lib.verification import verify
+from lib.files import storage
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 
 SHARDS, PICTURES = 6, 3
 

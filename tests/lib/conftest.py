@@ -13,8 +13,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from lib.run_folder import RunFolder
-from lib.run_record import run_record
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_record import run_record
 
 FIELDS: dict[str, Any] = {"grid": {"num_steps": 40}, "model": {"weights": "ab12"}}
 CONFIG: dict[str, Any] = {

@@ -13,8 +13,8 @@ import sys
 import pyarrow as pa
 import shard_results
 
-from lib.commit import commit, seal
-from lib.run_folder import RunFolder
+from lib.ledger.commit import commit, seal
+from lib.ledger.run_folder import RunFolder
 
 SHARDS = [f"{number:05d}" for number in range(4)]
 

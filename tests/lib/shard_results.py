@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from lib import schemas
-from lib.commit import ShardResult
+from lib.files import schemas
+from lib.files.tar_writer import write_tar
+from lib.ledger.commit import ShardResult
 from lib.receipts import Failure
-from lib.tar_writer import write_tar
 
 EDITS_PER_SAMPLE = 2
 VECTOR_SHAPE = (1, 8, 2, 2)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-from lib.backbones import load_denoiser
-from lib.checkpoint import open_checkpoint
 from lib.denoiser import epsilon
-from lib.jacobian import h_jacobian, pullback, x_jacobian
+from lib.discovery.jacobian import h_jacobian, pullback, x_jacobian
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint
+from lib.models.unet_denoiser import UNetDenoiser
 from lib.problems import ModelProblem
-from lib.unet_denoiser import UNetDenoiser
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.direction import Direction, combined, content_id, negated, projected_out, stored
-from lib.direction_table import from_table, to_table
+from lib.directions.direction_table import from_table, to_table
 
 
 def direction(seed: int, model: str = "m") -> Direction:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import storage
-from lib.finalize import finalize
-from lib.run_folder import RunFolder
-from lib.run_record import run_record
-from lib.tar_reader import read_members
-from lib.verification import verify
+from lib.files import storage
+from lib.files.tar_reader import read_members
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_record import run_record
+from lib.ledger.verification import verify
 
 KILLS = 200
 SHARDS = [f"{number:05d}" for number in range(4)]

@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lib import parquet, schemas, storage
-from lib.commit import CommitError, ShardResult, commit, read_commit, read_commit_rows
-from lib.commit_record import CommitDamageError
-from lib.finalize import finalize
-from lib.run_folder import RunFolder
-from lib.run_record import run_record
-from lib.statistics_files import Study, encode
-from lib.study import ShardSums
-from lib.summary import summary
-from lib.verification import verify
+from lib.discovery.statistics_files import Study, encode
+from lib.discovery.study import ShardSums
+from lib.files import parquet, schemas, storage
+from lib.ledger.commit import CommitError, ShardResult, commit, read_commit, read_commit_rows
+from lib.ledger.commit_record import CommitDamageError
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_record import run_record
+from lib.ledger.summary import summary
+from lib.ledger.verification import verify
 
 STUDY = Study(
     method="pca",

@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.autoencoder import PIXELS, ImageSpace, LatentSpace
-from lib.checkpoint import Checkpoint, open_checkpoint
-from lib.ddim import transfer
-from lib.grid import make_grid, training_alphas
-from lib.model_parts import Part
-from lib.unet_denoiser import UNetDenoiser
+from lib.models.autoencoder import PIXELS, ImageSpace, LatentSpace
+from lib.models.checkpoint import Checkpoint, open_checkpoint
+from lib.models.model_parts import Part
+from lib.models.unet_denoiser import UNetDenoiser
+from lib.sampling.ddim import transfer
+from lib.sampling.grid import make_grid, training_alphas
 
 NAME = "diffusion_pytorch_model.safetensors"
 Files = dict[str, dict[str, Any]]

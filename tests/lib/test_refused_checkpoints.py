@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lib.checkpoint import open_checkpoint
-from lib.conditioning import Conditioning, check_conditioning
+from lib.models.checkpoint import open_checkpoint
+from lib.models.conditioning import Conditioning, check_conditioning
 from lib.problems import ConfigProblem, ModelProblem
 
 NAME = "diffusion_pytorch_model"
@@ -215,7 +215,8 @@ def test_a_checkpoint_and_its_prompt_are_checked_without_torch(
     backbone: Callable[[str], Path],
 ) -> None:
     code = (
-        "import sys; from lib.checkpoint import open_checkpoint; from lib.conditioning import *;"
+        "import sys; from lib.models.checkpoint import open_checkpoint;"
+        "from lib.models.conditioning import *;"
         f"found = open_checkpoint({str(backbone('stable-diffusion'))!r});"
         "check_conditioning(found, Conditioning('a face'));"
         "print(found.kind, found.image_size, found.latent_shape, 'torch' in sys.modules)"

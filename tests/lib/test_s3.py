@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from lib import storage, store_backends
+from lib.files import storage, store_backends
 
 s3fs = pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.backbones import load_denoiser
-from lib.bdia import BdiaSampler
-from lib.checkpoint import EMBEDDED, open_checkpoint
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
 from lib.demo.faces import render, sample_factors
-from lib.edict import EdictSampler
-from lib.eta import EtaSchedule, constant_eta
-from lib.grid import Grid, make_grid
-from lib.sampler import Inversion, Latent, Sampler
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import EMBEDDED, open_checkpoint
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import EtaSchedule, constant_eta
+from lib.sampling.grid import Grid, make_grid
+from lib.sampling.sampler import Inversion, Latent, Sampler
 
 Predictor = Callable[[Tensor, int], Tensor]
 

@@ -22,10 +22,10 @@ from rich.console import Console
 from cluster.orders import Rules
 from cluster.pools import WorkerBody
 from cluster.runner import Outcome, run
+from lib.files.samples import ShardDamage
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.receipts import ShardReport, ShardTask
-from lib.run_folder import RunFolder
-from lib.samples import ShardDamage
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.worker import ShardWorker
 

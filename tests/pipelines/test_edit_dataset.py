@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
+from lib.models.unet_denoiser import UNetDenoiser
 from lib.problems import ConfigProblem
 from lib.receipts import ShardTask
-from lib.run_folder import RunFolder
-from lib.unet_denoiser import UNetDenoiser
-from lib.verification import verify
 from pipelines.worker import ShardWorker
 
 PICTURES = 9

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from lib.edit_query import Candidate
+from lib.directions.edit_query import Candidate
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.config_file import load_config

@@ -15,12 +15,12 @@ import pytest
 
 from cluster.runner import filtered_sentence, located
 from cluster.views import show_status
-from lib import schemas, storage
-from lib.finalize import finalize
+from lib.files import schemas, storage
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.summary import summary
+from lib.ledger.verification import verify
 from lib.problems import ConfigProblem, ModelProblem
-from lib.run_folder import RunFolder
-from lib.summary import summary
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs

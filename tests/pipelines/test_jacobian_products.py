@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.backbones import load_denoiser
-from lib.checkpoint import EMBEDDED, open_checkpoint
-from lib.ddim import inversion
 from lib.demo.faces import masks, render, sample_factors
 from lib.denoiser import Denoiser
-from lib.grid import make_grid
-from lib.jacobian import h_jacobian
-from lib.localised import localised_directions
-from lib.masked_jacobian import masked_jacobian
-from lib.null_space import null_space_directions
-from lib.region_problem import RegionProblem, Search
-from lib.shared_variation import jive_directions
+from lib.discovery.jacobian import h_jacobian
+from lib.discovery.localised import localised_directions
+from lib.discovery.masked_jacobian import masked_jacobian
+from lib.discovery.null_space import null_space_directions
+from lib.discovery.region_problem import RegionProblem, Search
+from lib.discovery.shared_variation import jive_directions
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import EMBEDDED, open_checkpoint
+from lib.sampling.ddim import inversion
+from lib.sampling.grid import make_grid
 from pipelines.discovery_config import (
     JacobianDiscovery,
     JiveDiscovery,

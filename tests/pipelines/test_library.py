@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from lib.direction import WHOLE, Direction
-from lib.direction_table import from_table, to_table
-from lib.library_files import library_files
+from lib.directions.direction_table import from_table, to_table
+from lib.directions.library_files import library_files
+from lib.ledger.run_folder import RunFolder
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
 from pipelines.report.page import write_report
 
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lib import parquet
 from lib.direction import Direction, Scores, content_id, stored
-from lib.direction_table import to_table
-from lib.library_rows import read_rows
-from lib.library_store import read_library_folder, write_library
+from lib.directions.direction_table import to_table
+from lib.directions.library_rows import read_rows
+from lib.directions.library_store import read_library_folder, write_library
+from lib.files import parquet
 from lib.problems import ConfigProblem
 from pipelines.library_build import Merge, build_library
 from pipelines.library_changes import Recipe, add_directions, compose_direction, label_direction

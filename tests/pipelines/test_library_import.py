@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cluster.cli import main
-from lib.backbones import load_denoiser
-from lib.checkpoint import open_checkpoint, weights_sha256
-from lib.ddim import inversion
 from lib.direction import Direction, content_id, stored
-from lib.grid import make_grid
-from lib.library_store import read_library_folder, write_library
+from lib.directions.library_store import read_library_folder, write_library
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint, weights_sha256
+from lib.models.time_embedding import load_time_embedding
 from lib.problems import ConfigProblem
-from lib.time_embedding import load_time_embedding
+from lib.sampling.ddim import inversion
+from lib.sampling.grid import make_grid
 from pipelines.library_import import Origin, import_file
 
 SHAPE = (32, 8, 8)  # h of the tiny checkpoint

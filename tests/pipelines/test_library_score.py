@@ -23,8 +23,8 @@ from benchmarks.embedded import held_out, load_bench, segmented
 from lib.demo.faces import FACTORS
 from lib.demo.shards import write_shards
 from lib.direction import WHOLE, Direction, content_id, stored
-from lib.library_rows import read_rows
-from lib.library_store import Library, read_library_folder, write_library
+from lib.directions.library_rows import read_rows
+from lib.directions.library_store import Library, read_library_folder, write_library
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.direction_effects import linearity, portrait, summary

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from lib.images import Geometry
+from lib.files.images import Geometry
 from lib.problems import ModelProblem
 from lib.records import Inverted, Sample
-from lib.sampler import plain_latent
+from lib.sampling.sampler import plain_latent
 from pipelines.config import RunConfig
 from pipelines.file_masks import masks_of_files
 from pipelines.mask_providers import build_segmenter

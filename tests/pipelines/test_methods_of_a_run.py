@@ -22,18 +22,18 @@ from torch import Tensor
 
 from cluster.orders import Rules
 from cluster.runner import run
-from lib.backbones import load_denoiser
-from lib.checkpoint import open_checkpoint
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE, Direction
-from lib.direction_table import from_table, to_table
-from lib.grid import make_grid
+from lib.directions.direction_table import from_table, to_table
+from lib.files.samples import read_shard
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint
+from lib.models.text_image import load_text_image
 from lib.problems import ConfigProblem
 from lib.records import Inverted
-from lib.run_folder import RunFolder
-from lib.samples import read_shard
-from lib.text_image import load_text_image
-from lib.verification import verify
+from lib.sampling.grid import make_grid
 from pipelines.config import RunConfig
 from pipelines.library_stages import build_finding_stages
 from pipelines.reading import SampleReader

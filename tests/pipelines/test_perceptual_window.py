@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from lib.run_folder import RunFolder
+from lib.ledger.run_folder import RunFolder
 from pipelines import perceptual_window
 from pipelines.perceptual_window import resolved
 from pipelines.plan import make_plan

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lib.direction_table import from_table, to_table
+from lib.directions.direction_table import from_table, to_table
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import Plan, make_plan

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lib.direction_table import from_table
+from lib.directions.direction_table import from_table
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs

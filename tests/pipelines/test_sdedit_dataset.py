@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lib.finalize import finalize
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.verification import verify
 from lib.problems import ConfigProblem
-from lib.run_folder import RunFolder
-from lib.verification import verify
 from pipelines.config import RunConfig
 from pipelines.inputs import expand_inputs
 from pipelines.plan import make_plan

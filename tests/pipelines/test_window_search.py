@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction, content_id, stored
-from lib.sampler import Latent, plain_latent
+from lib.discovery.window_choice import RAISES_LABEL
+from lib.sampling.sampler import Latent, plain_latent
 from lib.shift import Shift
-from lib.window_choice import RAISES_LABEL
 from pipelines.window_search import Place, Placed, placed
 
 EARLY, LATE = (500, 300), (250, 0)

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from lib.denoiser import Denoiser, Point
 from lib.direction import Direction
-from lib.grid import Grid, make_grid
-from lib.images import Geometry
+from lib.files.images import Geometry
 from lib.records import Discovered, Inverted, Sample, Segmented
 from lib.regions import make_region
-from lib.sampler import plain_latent
+from lib.sampling.grid import Grid, make_grid
+from lib.sampling.sampler import plain_latent
 
 MARK = 0.8125
 """An image (or x_t) whose first entry is exactly this drives the network to NaN."""

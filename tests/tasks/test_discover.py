@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.grid import Grid
-from lib.masked_jacobian import masked_jacobian
+from lib.discovery.masked_jacobian import masked_jacobian
+from lib.discovery.region_problem import Search
 from lib.records import Discovered, Failure, Segmented
-from lib.region_problem import Search
+from lib.sampling.grid import Grid
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 from tasks.library import LibraryDiscoverer
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.ddim_sampler import DdimSampler
 from lib.direction import WHOLE, Direction
-from lib.direction_reach import refuse_out_of_reach
-from lib.edit_plan import every_strength
-from lib.grid import Grid, make_grid
+from lib.directions.direction_reach import refuse_out_of_reach
+from lib.editing.edit_plan import every_strength
 from lib.problems import ConfigProblem
 from lib.records import Discovered, Edited, Failure, Segmented
-from lib.sampler import Latent, plain_latent
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.grid import Grid, make_grid
+from lib.sampling.sampler import Latent, plain_latent
 from lib.shift import Shift
 from tasks.edit import Editor
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.ddim_sampler import DdimSampler
 from lib.direction import Direction
-from lib.direction_reach import refuse_out_of_reach
-from lib.edit_plan import every_strength
-from lib.grid import Grid
+from lib.directions.direction_reach import refuse_out_of_reach
+from lib.editing.edit_plan import every_strength
+from lib.editing.region_guard import RegionGuard
+from lib.editing.x_guidance import Guidance
 from lib.problems import ConfigProblem
 from lib.records import Discovered, Segmented
-from lib.region_guard import RegionGuard
 from lib.regions import make_region
-from lib.sampler import plain_latent
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import plain_latent
 from lib.shift import Shift
-from lib.x_guidance import Guidance
 from tasks.edit import Editor
 
 WINDOW = (850, 300)

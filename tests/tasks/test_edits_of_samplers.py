@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.bdia import BdiaSampler
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
 from lib.direction import Direction
-from lib.edict import EdictSampler
-from lib.edit_plan import every_strength
-from lib.eta import EtaSchedule, constant_eta
-from lib.grid import Grid, make_grid
+from lib.editing.edit_plan import every_strength
 from lib.records import Failure, Sample
-from lib.sampler import Latent, Sampler
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import EtaSchedule, constant_eta
+from lib.sampling.grid import Grid, make_grid
+from lib.sampling.sampler import Latent, Sampler
 from lib.shift import Shift
 from tasks.edit import Editor
 from tasks.invert import Inverter

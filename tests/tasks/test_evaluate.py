@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.grid import Grid
 from lib.metrics import changes
 from lib.metrics.changes import edit_changes, fidelity
 from lib.metrics.columns import EDIT, FIXED
@@ -19,6 +18,7 @@ from lib.metrics.rules import parse_rule
 from lib.pixels import as_floats, quantised
 from lib.records import Edit, Edited, Evaluated, Failure, Renoised, Sample
 from lib.regions import make_region
+from lib.sampling.grid import Grid
 from tasks.evaluate import Attributes, Evaluator
 
 SIDE = 16

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.backbones import load_denoiser
-from lib.checkpoint import open_checkpoint
-from lib.ddim import decoding
-from lib.ddim_sampler import DdimSampler
-from lib.edit_plan import every_strength
-from lib.grid import Grid, make_grid
+from lib.editing.edit_plan import every_strength
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint
 from lib.records import Failure, Inverted, Sample
+from lib.sampling.ddim import decoding
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.grid import Grid, make_grid
 from tasks.edit import Editor
 from tasks.invert import Inverter
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.records import Inverted, Labelled, Observed, Sample
-from lib.sampler import plain_latent
+from lib.sampling.sampler import plain_latent
 from tasks.label import ClassSource, FieldSource, Labeller
 
 

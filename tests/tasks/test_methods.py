@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from lib.direction import Direction
-from lib.grid import Grid
-from lib.localised import localised_directions
-from lib.masked_jacobian import masked_jacobian
-from lib.null_space import null_space_directions
+from lib.discovery.localised import localised_directions
+from lib.discovery.masked_jacobian import masked_jacobian
+from lib.discovery.null_space import null_space_directions
+from lib.discovery.region_problem import RegionProblem, Search
+from lib.discovery.shared_variation import ajive_directions, jive_directions
+from lib.discovery.signs import SIGN_RULE, TIE
+from lib.discovery.subspace import AdjointError
+from lib.discovery.text_guided import TOWARDS_TARGET, text_directions
 from lib.records import Failure, Segmented
-from lib.region_problem import RegionProblem, Search
 from lib.regions import make_region
-from lib.shared_variation import ajive_directions, jive_directions
-from lib.signs import SIGN_RULE, TIE
-from lib.subspace import AdjointError
-from lib.text_guided import TOWARDS_TARGET, text_directions
+from lib.sampling.grid import Grid
 from tasks.discover import JacobianDiscoverer, Recipe, Stamp
 
 NODE, K = 3, 2

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from lib.bdia import BdiaSampler
-from lib.ddim import transfer
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.eta import constant_eta
-from lib.grid import Grid
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Sampler, plain_latent
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim import transfer
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.eta import constant_eta
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler, plain_latent
 from tasks.invert import Inverter
 from tasks.observe import CaptureReader, Observer
 

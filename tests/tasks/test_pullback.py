@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lib.direction import WHOLE, Direction
-from lib.grid import Grid
+from lib.discovery.region_problem import Search
+from lib.discovery.signs import LARGEST_ENTRY
 from lib.records import Failure, Segmented
-from lib.region_problem import Search
 from lib.regions import make_region
-from lib.signs import LARGEST_ENTRY
+from lib.sampling.grid import Grid
 from tasks.pullback import TRANSPORTED, PullbackDiscoverer
 
 NODE = 3

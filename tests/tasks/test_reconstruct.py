@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.edict import EdictSampler
-from lib.edit_plan import every_strength
-from lib.eta import constant_eta
-from lib.grid import Grid
+from lib.editing.edit_plan import every_strength
 from lib.records import Inverted, Sample
-from lib.sampler import Sampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import constant_eta
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler
 from tasks.edit import Editor
 from tasks.invert import Inverter
 from tasks.reconstruct import Reconstructor

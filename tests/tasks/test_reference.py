@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.ddim_sampler import DdimSampler
-from lib.edit_shifts import EditShifts
-from lib.grid import Grid
-from lib.image_files import ImageError
+from lib.editing.edit_shifts import EditShifts
+from lib.files.image_files import ImageError
 from lib.records import Discovered, Failure, Segmented
 from lib.reference.images import Reference, ReferenceOf, ReferenceReader
 from lib.reference.matching import Approach
-from lib.step_weights import window_weights
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.grid import Grid
+from lib.sampling.step_weights import window_weights
 from tasks.reference import TOWARDS_REFERENCE, ReferenceDiscoverer
 
 NODE, TOP = 3, 4

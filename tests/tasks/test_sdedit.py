@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.grid import Grid
 from lib.records import Edited, Failure, Sample
-from lib.sampler import seeded_noise
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import seeded_noise
 from tasks.sdedit import Renoiser
 
 NODES, NOISES = (2, 5), 3

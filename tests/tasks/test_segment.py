@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.image_files import ImageError
-from lib.images import decode
+from lib.files.image_files import ImageError
+from lib.files.images import decode
 from lib.masks.mask_files import Boxes, MaskFiles
 from lib.records import Failure, Inverted, Sample, Segmented
-from lib.sampler import plain_latent
+from lib.sampling.sampler import plain_latent
 from tasks.segment import Segmenter
 
 

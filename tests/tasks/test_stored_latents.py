@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from lib.bdia import BdiaSampler
-from lib.ddim_sampler import DdimSampler
-from lib.ddpm_inversion import DdpmSampler
-from lib.edict import EdictSampler
-from lib.eta import EtaSchedule
-from lib.grid import Grid
-from lib.latent_files import StoredLatents, decode
+from lib.files.latent_files import StoredLatents, decode
 from lib.records import Failure, Inverted, Sample
-from lib.sampler import Sampler
+from lib.sampling.bdia import BdiaSampler
+from lib.sampling.ddim_sampler import DdimSampler
+from lib.sampling.ddpm_inversion import DdpmSampler
+from lib.sampling.edict import EdictSampler
+from lib.sampling.eta import EtaSchedule
+from lib.sampling.grid import Grid
+from lib.sampling.sampler import Sampler
 from tasks.invert import Inverter
 from tasks.stored_latents import LatentKeeper, StoredInverter
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from lib.grid import Grid
-from lib.perceptual_distance import PerceptualDistance
+from lib.editing.window_rule import Cuts, Seen, cuts, distances
+from lib.metrics.perceptual_distance import PerceptualDistance
 from lib.problems import ConfigProblem
-from lib.window_rule import Cuts, Seen, cuts, distances
+from lib.sampling.grid import Grid
 
 TABLE = [
     Seen(100, 0.1, 0.3),

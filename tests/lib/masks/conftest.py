@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.images import Geometry
+from lib.files.images import Geometry
 from lib.records import Sample
 
 

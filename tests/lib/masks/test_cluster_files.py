@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.discovery.statistics_files import StatisticsDamageError
 from lib.masks.cluster_files import (
     RegionModel,
     RegionStudy,
@@ -17,7 +18,6 @@ from lib.masks.cluster_files import (
 )
 from lib.masks.cluster_names import names_url, read_regions, write_names
 from lib.problems import ConfigProblem
-from lib.statistics_files import StatisticsDamageError
 
 STUDY = RegionStudy("ab" * 32, (120, 60), (1,), (4, 4, 3), (1.0, 1.0, 0.5), 6, 32)
 

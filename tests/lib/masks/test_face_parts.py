@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.class_names import BISENET, CELEBAMASK_HQ, PARTS, numbers_of, parts_of
 from lib.masks.label_maps import LabelMapMasks
 from lib.masks.part_files import PartFileMasks

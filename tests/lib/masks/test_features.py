@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.backbones import load_denoiser
-from lib.checkpoint import open_checkpoint
-from lib.conditioning import Conditioning
 from lib.masks.features import FeatureReader, content_seed, shared_block
+from lib.models.backbones import load_denoiser
+from lib.models.checkpoint import open_checkpoint
+from lib.models.conditioning import Conditioning
+from lib.models.unet_denoiser import UNetDenoiser
 from lib.problems import ConfigProblem
-from lib.unet_denoiser import UNetDenoiser
 
 CPU = torch.device("cpu")
 ALPHAS = [1 - t / 1000 for t in range(1000)]

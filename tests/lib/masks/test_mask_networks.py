@@ -21,18 +21,18 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from lib.image_files import ImageError
+from lib.files.image_files import ImageError
 from lib.masks.mask_generation import GeneratedMasks, Place
 from lib.masks.semantic import SemanticMasks
-from lib.problems import ModelProblem
-from lib.records import Sample
-from lib.transformers_folder import (
+from lib.models.transformers_folder import (
     class_names,
     mask_generator_sha256,
     open_mask_generator,
     open_segmenter,
     segmenter_sha256,
 )
+from lib.problems import ModelProblem
+from lib.records import Sample
 
 CPU = torch.device("cpu")
 NAMES = ("background", "skin", "l_eye", "r_eye", "hair", "hat")

@@ -31,7 +31,6 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from lib.checkpoint import EMBEDDED
 from lib.demo import regressor
 from lib.metrics.embeddings import load_image_encoder
 from lib.metrics.lpips_network import lpips_version
@@ -41,8 +40,9 @@ from lib.metrics.scores import (
     load_lpips,
     load_similarity,
 )
+from lib.models.checkpoint import EMBEDDED
+from lib.models.transformers_folder import image_encoder_sha256
 from lib.problems import ConfigProblem, ModelProblem
-from lib.transformers_folder import image_encoder_sha256
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -8,8 +8,8 @@ import torch
 from scipy.sparse.linalg import lsqr
 from torch import Tensor
 
+from lib.discovery.subspace import AdjointError, NotFiniteError
 from lib.reference.target_basis import target_basis
-from lib.subspace import AdjointError, NotFiniteError
 
 N, D = 40, 25
 

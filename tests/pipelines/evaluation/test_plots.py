@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lib.commit_record import read_commit
+from lib.ledger.commit_record import read_commit
+from lib.ledger.run_folder import RunFolder
 from lib.metrics.disentanglement import Row, effects, matrix
 from lib.metrics.edit_rows import EditRows, edit_rows
-from lib.run_folder import RunFolder
 from pipelines.evaluation.direction_names import DirectionNames
 from pipelines.evaluation.plots import PlotValues, read_spectra, write_plots
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lib import schemas
+from lib.files import schemas
 from lib.metrics.disentanglement import matrix
 from lib.metrics.edit_rows import EditRows, edit_rows
 from pipelines.evaluation import run_sums

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lib import schemas
-from lib.commit import ShardResult, commit
+from lib.files import schemas
+from lib.ledger.commit import ShardResult, commit
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_record import run_record
 from lib.receipts import Failure
-from lib.run_folder import RunFolder
-from lib.run_record import run_record
 from pipelines.config import RunConfig
 
 EVIL = "<script>alert(1)</script>"

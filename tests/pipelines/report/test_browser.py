@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.browser import Browser, find_browser
-from lib.finalize import finalize
+from lib.ledger.finalize import finalize
 from pipelines.number_texts import signed, three
 from pipelines.report.page import write_report
 

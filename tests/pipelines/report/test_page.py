@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from lib.ledger.quarantine import quarantine
+from lib.ledger.run_folder import RunFolder
 from lib.problems import ConfigProblem
-from lib.quarantine import quarantine
 from lib.receipts import Failure
-from lib.run_folder import RunFolder
 from pipelines.evaluation.measured_rows import MeasuredFiles, MeasuredRows
 from pipelines.evaluation.outputs import (
     FIGURE_COLUMNS,

@@ -1,0 +1,1 @@
+"""Directions on disk, in libraries, and how a plan chooses among them."""

@@ -1,0 +1,1 @@
+"""What an edit does to x_t on its way down."""

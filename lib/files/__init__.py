@@ -1,0 +1,1 @@
+"""Storage and file formats: tars, images, Parquet, latents, schemas."""

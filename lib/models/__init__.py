@@ -1,0 +1,1 @@
+"""Pretrained networks: opening checkpoints, loading backbones, splitting them at h."""
