@@ -1,5 +1,5 @@
-"""Network evaluations of decoding edits, for a plan: those of a run, and those by which references
-are met. No torch here.
+"""Network evaluations of decoding, for a plan: of edits, of those by which references are met, and
+of reconstructions. No torch here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pipelines.config import RunConfig
 from pipelines.discovery_work import DiscoveryWork
 from pipelines.model_source import conditioning_of
 from pipelines.reference_config import ReferenceDiscovery
+from pipelines.stored_runs import latent_needs
 
 
 def edit_evaluations(config: RunConfig, nodes: range, work: DiscoveryWork) -> int:
@@ -41,3 +42,11 @@ def search_evaluations(config: RunConfig, timesteps: tuple[int, ...], work: Disc
     plain = step_evaluations(config.invert.method) * nodes[0] * (1 + regions * discover.rounds)
     edited = edit_evaluations(config, nodes, work) * edits
     return conditioning_of(config.model).passes * (plain + edited + 1)
+
+
+def reconstruction_evaluations(config: RunConfig, timesteps: tuple[int, ...]) -> int:
+    """Network evaluations an image of `invert.report`."""
+    if not config.invert.report:
+        return 0
+    calls = step_evaluations(config.invert.method) * latent_needs(config, timesteps).last
+    return conditioning_of(config.model).passes * calls

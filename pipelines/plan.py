@@ -8,30 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from lib.files import storage
-from lib.files.samples import ShardDamage, read_shard
 from lib.models.checkpoint import Checkpoint
 from lib.problems import ConfigProblem
 from lib.sampling.evaluations import inversion_evaluations, step_evaluations
 from lib.sampling.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from pipelines.automatic_regions import automatic_evaluations
 from pipelines.config import RunConfig
-from pipelines.decoding_cost import edit_evaluations, search_evaluations
+from pipelines.decoding_cost import edit_evaluations, reconstruction_evaluations, search_evaluations
 from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
 from pipelines.inputs import ShardInput
 from pipelines.library_fit import refuse_unfit
 from pipelines.mask_models import check_networks, networks
 from pipelines.model_source import conditioning_of, open_model
 from pipelines.number_texts import size
+from pipelines.plan_sizes import edit_bytes, estimated_images
 from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import further_nodes, latent_bytes, latent_needs
 from pipelines.study_config import DatasetDiscovery
-
-_BYTES_A_PIXEL = {"png": 1.6, "jpeg": 0.35, "webp": 0.25}
-"""Rough, at the default quality."""
-_MEMBER_BYTES = 1200
-"""Tar header, padding and, for JSON and mask, the content; on average."""
-_PROBED_SHARDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +34,24 @@ class Plan:
     shards: int
     images: int
     """Estimated from the first readable shard and the sizes of a few."""
-    edits: int
-    """An image, at most; 0 where nothing is edited."""
-    sampled_from: int
-    """Edits of an image before `edit.plan.sample` of them are chosen."""
-    directions: int
-    """Found in an image; 0 where they are read, or learned from all images."""
-    inversion: int
-    """Network evaluations; with guidance two an estimate of the noise, here and below."""
-    reading: int
-    """Network evaluations that read h where nothing is edited."""
-    decoding: int
-    """Network evaluations, a decoder-only pass counted as one."""
-    jacobian_products: int
-    """Forward and reverse products of the decoder half together, estimated; 0 for a library."""
     timesteps: tuple[int, int]
     """The highest and the lowest that is edited, or studied where nothing is edited."""
     output_bytes: int
     """Estimated, of the whole run."""
-
+    edits: int = 0
+    """An image, at most; 0 where nothing is edited."""
+    sampled_from: int = 0
+    """Edits of an image before `edit.plan.sample` of them are chosen."""
+    directions: int = 0
+    """Found in an image; 0 where they are read, or learned from all images."""
+    inversion: int = 0
+    """Network evaluations; with guidance two an estimate of the noise, here and below."""
+    reading: int = 0
+    """Network evaluations that read h or features."""
+    decoding: int = 0
+    """Network evaluations, a decoder-only pass counted as one."""
+    jacobian_products: int = 0
+    """Forward and reverse products of the decoder half together, estimated; 0 for a library."""
     mask_networks: tuple[str, ...] = ()
     """Providers whose networks see every image once."""
     measuring: int = 0
@@ -114,7 +106,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
     )
     passes = conditioning_of(config.model).passes
-    images = _images(config, inputs)
+    images = estimated_images(config, inputs)
     if config.pipeline == "region_model":
         return _plan_regions(config, checkpoint, len(inputs), images)
     if config.pipeline == "store_latents":
@@ -141,7 +133,7 @@ def make_plan(config: RunConfig, inputs: Sequence[ShardInput]) -> Plan:
         + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
-        output_bytes=images * edits * _edit_bytes(config, checkpoint)
+        output_bytes=images * edits * edit_bytes(config, checkpoint)
         + images * latent_bytes(config, checkpoint, timesteps),
         mask_networks=_mask_networks(config),
         measuring=_measuring(config, timesteps),
@@ -169,13 +161,9 @@ def _plan_sdedit(
         images=images,
         edits=edits,
         sampled_from=edits,
-        directions=0,
-        inversion=0,
-        reading=0,
         decoding=conditioning_of(config.model).passes * sum(nodes) * config.edit.sdedit.seeds,
-        jacobian_products=0,
         timesteps=(timesteps[max(nodes) - 1], timesteps[0]),
-        output_bytes=images * edits * _edit_bytes(config, checkpoint),
+        output_bytes=images * edits * edit_bytes(config, checkpoint),
         measuring=_measuring(config, timesteps),
     )
 
@@ -197,12 +185,11 @@ def _plan_library(
     return Plan(
         shards=shards,
         images=images,
-        edits=0,
-        sampled_from=0,
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=conditioning_of(config.model).passes * looks + automatic_evaluations(config),
-        decoding=_reconstruction(config, timesteps) + search_evaluations(config, timesteps, work),
+        decoding=reconstruction_evaluations(config, timesteps)
+        + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[max(work.nodes) - 1], timesteps[min(work.nodes) - 1]),
         output_bytes=rows * step_numbers * value_bytes
@@ -230,13 +217,8 @@ def _plan_latents(
     return Plan(
         shards=shards,
         images=images,
-        edits=0,
-        sampled_from=0,
-        directions=0,
         inversion=_inversion(config, timesteps),
-        reading=0,
-        decoding=_reconstruction(config, timesteps),
-        jacobian_products=0,
+        decoding=reconstruction_evaluations(config, timesteps),
         timesteps=(top, top),
         output_bytes=images * latent_bytes(config, checkpoint, timesteps),
     )
@@ -255,13 +237,7 @@ def _plan_regions(config: RunConfig, checkpoint: Checkpoint, shards: int, images
     return Plan(
         shards=shards,
         images=images,
-        edits=0,
-        sampled_from=0,
-        directions=0,
-        inversion=0,
         reading=len(fit.timesteps),
-        decoding=0,
-        jacobian_products=0,
         timesteps=(max(fit.timesteps), min(fit.timesteps)),
         output_bytes=shards * fit.coreset * entries * 4,
     )
@@ -276,35 +252,3 @@ def _inversion(config: RunConfig, timesteps: tuple[int, ...]) -> int:
     top = max(needs.last, *needs.keep, *further_nodes(invert, timesteps), 0)
     passes = conditioning_of(config.model).passes
     return passes * inversion_evaluations(invert.method, top, refinements=invert.refinements)
-
-
-def _reconstruction(config: RunConfig, timesteps: tuple[int, ...]) -> int:
-    """Network evaluations of `invert.report`."""
-    if not config.invert.report:
-        return 0
-    calls = step_evaluations(config.invert.method) * latent_needs(config, timesteps).last
-    return conditioning_of(config.model).passes * calls
-
-
-def _images(config: RunConfig, inputs: Sequence[ShardInput]) -> int:
-    """Images in all shards, taking the first readable shard's bytes an image for all."""
-    limit = config.input.max_shard_bytes
-    sizes, samples_a_byte = [], 0.0
-    for shard in inputs[:_PROBED_SHARDS]:
-        try:
-            sizes.append(storage.info(shard.url).size)
-            if not samples_a_byte:
-                data = storage.read_bytes(shard.url, max_bytes=limit)
-                found = read_shard(data, shard.name, max_bytes=limit, salvage=True)
-                samples_a_byte = found.n_in / len(data)
-        except (FileNotFoundError, ShardDamage, storage.ObjectTooLargeError):
-            continue  # the run will name it; a plan only counts
-    mean = sum(sizes) / len(sizes) if sizes else 0.0
-    return round(mean * len(inputs) * samples_a_byte)
-
-
-def _edit_bytes(config: RunConfig, checkpoint: Checkpoint) -> int:
-    pixels = checkpoint.image_size**2
-    image = _BYTES_A_PIXEL[config.output.format] * pixels
-    pairs = config.output.layout == "pairs"
-    return round(image * (2 if pairs else 1) + _MEMBER_BYTES * (4 if pairs else 2))

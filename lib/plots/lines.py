@@ -31,6 +31,9 @@ _TICKS, _FINE_TICKS = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 _DECADE = 10
 _MARKERS = "osD^vPXd"
 
+UNIT = "mean norms of h"
+"""Of strengths along directions."""
+
 
 def singular_values(
     spectra: Mapping[str, Points], scheme: SchemeName, kind: FileKind = "svg"
@@ -68,7 +71,7 @@ def against_strength(
     kind: FileKind = "svg",
     *,
     measured: str,
-    unit: str = "mean norms of h",
+    unit: str = UNIT,
 ) -> bytes:
     """What an edit changes over its strength, a line a region, through zero at strength 0 where
     nothing is edited: a dial is a straight line.

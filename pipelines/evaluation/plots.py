@@ -19,7 +19,7 @@ from lib.ledger.run_folder import RunFolder
 from lib.metrics.columns import CHANGE_PREFIX
 from lib.metrics.disentanglement import Row
 from lib.metrics.edit_rows import EditRows
-from lib.plots.lines import Points, against_strength, singular_values
+from lib.plots.lines import UNIT, Points, against_strength, singular_values
 from lib.plots.locality import locality
 from lib.plots.matrix import disentanglement
 from lib.plots.style import MAX_LINES, FileKind, SchemeName
@@ -137,21 +137,28 @@ def read_spectra(folder: RunFolder, records: Sequence[CommitRecord]) -> dict[str
 
 
 def write_plots(
-    folder: str, values: PlotValues, spectra: Mapping[str, Points], matrix: Sequence[Row]
+    folder: str,
+    values: PlotValues,
+    spectra: Mapping[str, Points],
+    matrix: Sequence[Row],
+    *,
+    unit: str = UNIT,
 ) -> None:
-    """Everything that there are numbers for; plots of an earlier call that are not are removed."""
+    """Everything that there are numbers for; plots of an earlier call that are not are removed.
+    `unit` is that of the strengths.
+    """
     drawings: dict[str, Draw] = {}
     changes, strengths = values.by_region(), values.by_strength()
     if any(bool((outside > 0).any()) for _, outside in changes.values()):
         drawings["locality"] = lambda scheme, kind: locality(changes, scheme, kind)
     if any(len(points) > 1 for points in strengths.values()):
         drawings["linearity"] = lambda scheme, kind: against_strength(
-            strengths, scheme, kind, measured="change inside the region"
+            strengths, scheme, kind, unit=unit, measured="change inside the region"
         )
     targets = values.of_targets(matrix)
     if any(len(points) > 1 for points in targets.values()):
         drawings["attributes"] = lambda scheme, kind: against_strength(
-            targets, scheme, kind, measured="change of the attribute"
+            targets, scheme, kind, unit=unit, measured="change of the attribute"
         )
     if spectra:
         drawings["spectra"] = lambda scheme, kind: singular_values(spectra, scheme, kind)

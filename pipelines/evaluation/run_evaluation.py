@@ -17,6 +17,7 @@ from lib.ledger.commit_record import CommitDamageError, CommitRecord, read_commi
 from lib.ledger.run_folder import RunFolder
 from lib.metrics.disentanglement import Row, matrix
 from lib.metrics.edit_rows import edit_rows
+from lib.plots.lines import UNIT
 from lib.problems import ConfigProblem
 from pipelines.evaluation.direction_names import direction_names
 from pipelines.evaluation.figures import FigureRow, figure_rows
@@ -87,7 +88,9 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     target = evaluation_folder(root)
     write_figures(target, figures)
     write_matrix(target, effects, sums.dials)
-    write_plots(target, drawn, read_spectra(folder, records), effects)
+    noised = config.get("edit", {}).get("method") == "sdedit"
+    unit = "standard deviation of the noise" if noised else UNIT
+    write_plots(target, drawn, read_spectra(folder, records), effects, unit=unit)
     write_spread(target, {} if joined is None else joined.record())
     failures = [] if joined is None else joined.failures
     write_errors(target, failures)
