@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +60,17 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How far the edited images as a set lie from the originals, as spread.json has it."""
+
+    embedding: str
+    dimensions: int
+    originals: int
+    distances: Matrix
+    """Edited images and distances, by scope."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plot:
     """Files of a plot relative to the page."""
 
@@ -80,8 +90,7 @@ class Evaluation:
     by_direction: Matrix | None
     """None where every region has one direction."""
     disentanglement: Matrix | None
-    spread: tuple[tuple[str, str], ...]
-    """Name -> number or text, as spread.json has it."""
+    spread: Spread | None
     plots: tuple[Plot, ...]
     failed: int
     """Images that could not be measured: rows of errors.parquet."""
@@ -184,24 +193,34 @@ def _matrix(
     )
 
 
-def _spread(folder: RunFolder, notices: list[str]) -> tuple[tuple[str, str], ...]:
+def _spread(folder: RunFolder, notices: list[str]) -> Spread | None:
     try:
         found = json.loads(storage.read_bytes(folder.url("evaluation", "spread.json")))
+        scopes = found.get("scopes", {})
+        if not scopes:
+            return None
+        lines = {
+            "edited images": [
+                Figure(float(scope["edited"]), math.nan, math.nan) for scope in scopes.values()
+            ],
+            "Fréchet distance": [_distance(s["frechet_distance"]) for s in scopes.values()],
+            "kernel distance": [_distance(s["kernel_distance"]) for s in scopes.values()],
+        }
+        distances = Matrix(
+            tuple(lines), tuple(scopes), tuple(tuple(line) for line in lines.values()), {}, 0
+        )
+        return Spread(
+            str(found["embedding"]), int(found["dimensions"]), int(found["originals"]), distances
+        )
     except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         notices.append(f"evaluation/spread.json cannot be read: {storage.redact(str(error))}")
-        return ()
-    return tuple(_flat("", found))
+        return None
 
 
-def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        return [
-            pair for key, item in value.items() for pair in _flat(f"{prefix} {key}".strip(), item)
-        ]
-    text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
-    return [(prefix, text.strip('"'))]
+def _distance(found: Mapping[str, float | None]) -> Figure:
+    return Figure(*(_number(found[name]) for name in ("value", "low", "high")))
 
 
 def _number(value: float | None) -> float:

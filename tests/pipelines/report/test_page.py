@@ -375,7 +375,11 @@ def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
                 "count": 3, "target": False}
                for name, value in (("smile", -0.5), ("gaze", 1.0))]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(effects, schema=MATRIX_COLUMNS), folder / MATRIX)
-    (folder / SPREAD).write_text(json.dumps({"all": {"frechet_distance": 1.5}}))
+    distances = {"frechet_distance": {"value": 1.5, "low": None, "high": None},
+                 "kernel_distance": {"value": 0.25, "low": 0.125, "high": 0.5}}  # fmt: skip
+    spread = {"embedding": "<b>vit", "dimensions": 256, "originals": 1,
+              "scopes": {"all": {"edited": 12, **distances}}}  # fmt: skip
+    (folder / SPREAD).write_text(json.dumps(spread))
     page = report_of(run)
     assert "metric all <img src=x> unit" in page.text
     assert "By direction metric eyes/0 eyes/1 unit" in page.text
@@ -384,7 +388,10 @@ def test_what_deltah_evaluate_left_is_shown(run: Any) -> None:
     assert "edits 1,200 – edits" in page.text
     assert "eyes 0 −0.500 1.00" in page.text
     assert "--weight: 30%" in page.source  # half as strong as the strongest, which has 60 %
-    assert "all frechet_distance 1.5" in page.text
+    assert "to 1 original, by embeddings of 256 numbers from <b>vit" in page.text
+    assert (
+        "edited images 12 Fréchet distance 1.50 kernel distance 0.250 [0.125, 0.500]" in page.text
+    )
     assert "../evaluation/plots/linearity.svg" in page.files
 
 
