@@ -106,7 +106,9 @@ def print_steps(effects: Sequence[Effect]) -> None:
 
 
 def main(
-    faces: Annotated[int, typer.Option(help="Held-out faces of the effect table.")] = 8,
+    faces: Annotated[
+        int, typer.Option(help="Held-out faces of the effect table; 0: costs alone.")
+    ] = 8,
     processes: Annotated[int, typer.Option(help="Processes of one thread.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the faces.")] = HELD_OUT_SEED,
 ) -> None:
@@ -115,6 +117,8 @@ def main(
     print(describe())
     for variant in VARIANTS:
         print_costs(variant, costs(variant))
+    if not faces:
+        return
     one = partial(measure, count=faces, seed=seed, steps=STEPS)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(one, range(faces)))

@@ -7,7 +7,6 @@ Shape suffixes: as in `lib.denoiser`; E edits.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.embedded import Bench, held_out, load_bench
+from benchmarks.memory import peak_bytes
 from lib.direction import Direction, stored
 from lib.directions.direction_reach import parts_of_h
 from lib.editing.edit_plan import every_strength
@@ -90,12 +90,12 @@ def measure(flow: str, variant: Variant, num_steps: int, edits: int) -> Cost:
     run = {"published": _published, "shared": _shared, "ours": _ours}[flow]
     with torch.no_grad():
         bench.denoiser.predict(x0_BLYX, 0)
-        loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        loaded = peak_bytes()
         with counted() as count:
             began = time.process_time()
             x_ELYX = run(bench, x0_BLYX, shifts, variant)
             cpu_s = time.process_time() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_bytes()
         start_BLYX, same_ELYX = _way_down_to_top(bench, x0_BLYX, window), x_ELYX
         if flow == "ours":
             same_ELYX = _decoded(bench, start_BLYX, shifts, variant)
@@ -103,7 +103,7 @@ def measure(flow: str, variant: Variant, num_steps: int, edits: int) -> Cost:
         top = bench.grid.last_node(HALF)
         back_BLYX = _down(bench, start_BLYX, top, 0, None, variant)
     fidelity = psnr(back_BLYX[0], x0_BLYX[0])
-    return Cost(flow, count(), cpu_s, (peak - loaded) / 1024, x_ELYX, same_ELYX, fidelity)
+    return Cost(flow, count(), cpu_s, (peak - loaded) / 2**20, x_ELYX, same_ELYX, fidelity)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ the cache folder.
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ import typer
 
 from benchmarks.costs import MODEL, Network, measured, network
 from benchmarks.machine import describe
+from benchmarks.memory import peak_bytes
 from benchmarks.methods import (
     CHUNK,
     LIMIT,
@@ -137,7 +137,7 @@ def main(
             " ratios to the first row of each task"
         )
         table(scene, cache, k or [5, 10], regions or [1, 3, 6], angle, whole)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_bytes() / 2**30
     print(f"\npeak memory of the process {peak:.2f} GiB")
 
 

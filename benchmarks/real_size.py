@@ -6,12 +6,12 @@ them.
 
 from __future__ import annotations
 
-import resource
 import time
 
 import torch
 
 from benchmarks.costs import held, network
+from benchmarks.memory import peak_bytes
 from benchmarks.methods import ours
 from benchmarks.published import sequential_power
 from benchmarks.scenes import Scene
@@ -61,4 +61,4 @@ def at_real_size(scene: Scene, count: int, regions: int, chunk: int, max_rounds:
 
 
 def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_bytes() / 2**30

@@ -35,10 +35,10 @@ STRENGTHS = (-0.2, -0.1, 0.1, 0.2)
 EDITS_PER_SAMPLE = len(REGIONS) * len(STRENGTHS)
 
 _BUILD = (
-    "import resource, sys, time; start = time.perf_counter();"
+    "import sys, time; start = time.perf_counter();"
     "from pipelines.report.page import write_report; write_report(sys.argv[1]);"
-    "print(time.perf_counter() - start,"
-    " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    "from benchmarks.memory import peak_bytes;"
+    "print(time.perf_counter() - start, peak_bytes())"
 )
 
 

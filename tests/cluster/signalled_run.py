@@ -32,6 +32,7 @@ def main() -> None:
             f"input.shards=[{root}/in/*.tar]",
             f"output.folder={root}/run",
             f"model.checkpoint={root}/model",
+            "evaluate.attributes=null",  # toys measure nothing
             f"execution.engine={engine}",
             f"execution.workers={2 if engine == 'ray' else 1}",
         ],
