@@ -21,6 +21,7 @@ def make_faces(output: str, console: Console) -> list[str]:
     are there already are kept. Returns the URLs of the first.
     """
     from lib.demo.shards import write_shards
+    from lib.models.kernels import settle
 
     faces, held_out = os.path.join(output, "faces"), os.path.join(output, "held-out")
     console.print(
@@ -29,6 +30,7 @@ def make_faces(output: str, console: Console) -> list[str]:
         highlight=False,
         soft_wrap=True,
     )
+    settle(1)  # drawing in several threads stands still on a machine that is busy
     write_shards(
         held_out,
         shards=_HELD_OUT_SHARDS,
