@@ -157,8 +157,14 @@ def main(
         Path | None, typer.Option(help="Folder for finished batches; a stopped run goes on.")
     ] = None,
     steps: Annotated[list[int], typer.Option(help="N; several.")] = list(STEPS),  # noqa: B006
+    without: Annotated[
+        list[str] | None, typer.Option(help="A method to leave out; several.")
+    ] = None,
 ) -> None:
     """Print one table for each N."""
+    unknown = sorted(set(without or ()) - METHODS.keys())
+    if unknown:
+        raise typer.BadParameter(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
     torch.set_num_threads(1)
     network, weights = embedded_network(), weights_sha256(open_checkpoint(EMBEDDED))
     samples, _ = held_out(faces)
@@ -170,7 +176,7 @@ def main(
     )
     for num_steps in steps:
         print(f"\nN = {num_steps:<21}  mean PSNR  worst PSNR  evaluations  std x_t  CPU s")
-        for name in METHODS:
+        for name in (name for name in METHODS if name not in (without or ())):
             trips = []
             for begin in range(0, faces, BATCH):
                 batch = samples[begin : begin + BATCH]
