@@ -6,14 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Thread
 
 from rich.console import Console
 
-from cluster.progress import ProgressLine, duration
+from cluster.progress import duration, redrawn
 from pipelines.evaluation.orders import Receipt
-
-_TICK_S = 0.5
 
 
 @dataclass(slots=True)
@@ -57,18 +54,6 @@ def measuring_line(
     """What takes receipts and shows them on standard error: one line that is redrawn on a terminal,
     a plain one every 30 s in a log.
     """
-    tally, over = MeasuringTally(shards, earlier, time.monotonic()), Event()
-    with ProgressLine(console or Console(stderr=True), tally.line, time.monotonic()) as shown:
-
-        def draw() -> None:
-            while not over.wait(_TICK_S):
-                shown.tick(time.monotonic())
-
-        drawing = Thread(target=draw, name="progress", daemon=True)
-        drawing.start()
-        try:
-            yield tally.add
-        finally:
-            over.set()
-            drawing.join()
-        shown.finish(time.monotonic())
+    tally = MeasuringTally(shards, earlier, time.monotonic())
+    with redrawn(tally.line, console):
+        yield tally.add

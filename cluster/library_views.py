@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.progress import ProgressLine, duration
+from cluster.progress import duration, redrawn
 from lib.directions.library_rows import placed
 from lib.files import storage
 from lib.problems import ConfigProblem
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pipelines.library_score import Scored
     from pipelines.measurement import Progress
 
-_TICK_S = 0.5
 _LOG_WIDTH = 160
 """Columns of a table that goes to a file."""
 
@@ -77,21 +75,9 @@ def scoring_line(console: Console | None = None) -> Iterator[Callable[[Progress]
     """What takes the reports of scoring and shows them on standard error: one line that is redrawn
     on a terminal, a plain one every 30 s in a log.
     """
-    tally, over = ScoringTally(), Event()
-    with ProgressLine(console or Console(stderr=True), tally.line, time.monotonic()) as shown:
-
-        def draw() -> None:
-            while not over.wait(_TICK_S):
-                shown.tick(time.monotonic())
-
-        drawing = Thread(target=draw, name="progress", daemon=True)
-        drawing.start()
-        try:
-            yield lambda progress: tally.add(progress, time.monotonic())
-        finally:
-            over.set()
-            drawing.join()
-        shown.finish(time.monotonic())
+    tally = ScoringTally()
+    with redrawn(tally.line, console):
+        yield lambda progress: tally.add(progress, time.monotonic())
 
 
 def show_scored(scored: Scored) -> None:

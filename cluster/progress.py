@@ -6,9 +6,12 @@ reckoned in images, because shards differ.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +23,7 @@ from cluster.orders import Counts
 from lib.receipts import ShardReport
 
 _LOG_INTERVAL_S = 30.0
+_TICK_S = 0.5
 _WINDOW_S = 900.0
 """The rate is that of the last quarter of an hour: workers come and go."""
 
@@ -160,3 +164,23 @@ class ProgressLine:
         if self._live is not None:
             text = Text(self._text(now), no_wrap=True, overflow="ellipsis")
             self._live.update(text, refresh=True)
+
+
+@contextmanager
+def redrawn(text: Callable[[float], str], console: Console | None = None) -> Iterator[None]:
+    """A line on standard error that is drawn by a thread of its own while the body works."""
+    over = Event()
+    with ProgressLine(console or Console(stderr=True), text, time.monotonic()) as shown:
+
+        def draw() -> None:
+            while not over.wait(_TICK_S):
+                shown.tick(time.monotonic())
+
+        drawing = Thread(target=draw, name="progress", daemon=True)
+        drawing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            drawing.join()
+        shown.finish(time.monotonic())

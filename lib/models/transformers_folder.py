@@ -51,9 +51,7 @@ def open_classifier(path: str) -> TransformersFolder:
         ModelProblem: no folder, a part is missing, the weights are pickled only, or the config
             asks for code of its own.
     """
-    found = _open(path, "classifier")
-    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
-    return found
+    return _open_seeing(path, "classifier")
 
 
 def open_image_encoder(path: str) -> TransformersFolder:
@@ -62,9 +60,7 @@ def open_image_encoder(path: str) -> TransformersFolder:
     Raises:
         ModelProblem: as `open_classifier`.
     """
-    found = _open(path, "image encoder")
-    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
-    return found
+    return _open_seeing(path, "image encoder")
 
 
 def open_segmenter(path: str) -> TransformersFolder:
@@ -73,9 +69,7 @@ def open_segmenter(path: str) -> TransformersFolder:
     Raises:
         ModelProblem: as `open_classifier`.
     """
-    found = _open(path, "semantic segmenter")
-    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
-    return found
+    return _open_seeing(path, "semantic segmenter")
 
 
 def open_mask_generator(path: str) -> TransformersFolder:
@@ -84,13 +78,12 @@ def open_mask_generator(path: str) -> TransformersFolder:
     Raises:
         ModelProblem: as `open_classifier`, or it is no SAM model of the first generation.
     """
-    found = _open(path, "mask generator")
+    found = _open_seeing(path, "mask generator")
     if found.config.get("model_type") != "sam":
         raise ModelProblem(
             f"{found.folder / 'config.json'}: expected model_type 'sam', got"
             f" {found.config.get('model_type')!r}; other mask generators are not supported"
         )
-    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
     return found
 
 
@@ -162,6 +155,13 @@ def text_image_sha256(path: str) -> str:
 def embedded_regressor_folder() -> Path:
     """Where the factor regressor of this repository lies."""
     return embedded_folder() / "regressor"
+
+
+def _open_seeing(path: str, what: str) -> TransformersFolder:
+    """A model that takes images, with what says how they are scaled."""
+    found = _open(path, what)
+    _expect_one_of(found.folder, _PREPROCESSING, "without which images cannot be scaled as trained")
+    return found
 
 
 def _open(path: str, what: str) -> TransformersFolder:

@@ -26,6 +26,7 @@ _PLACE = (
 )
 _EMBEDDING = pa.field("embedding", pa.list_(pa.float32()))
 _OWN = len(_PLACE)
+_FAILURE = ["index", "key", "stage", "kind", "message"]
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ def own_columns(table: pa.Table) -> list[str]:
 
 def failures(shard: str, table: pa.Table) -> list[Failure]:
     """The rows that say what could not be measured."""
-    chosen = table.filter(table["kind"].is_valid()).select(["index", "key", "stage", "kind", "message"])  # fmt: skip  # noqa: E501
+    chosen = table.filter(table["kind"].is_valid()).select(_FAILURE)
     return [
         Failure(shard, row["index"], row["key"], row["stage"], row["kind"], row["message"])
         for row in chosen.to_pylist()
