@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.evaluation_verb import evaluate
-from cluster.library_verbs import app as library
-from cluster.region_verbs import app as regions
+from cluster.verbs.evaluation import evaluate
+from cluster.verbs.library import app as library
+from cluster.verbs.regions import app as regions
 from lib.problems import Problem
 
 if TYPE_CHECKING:
-    from cluster.runner import Outcome
+    from cluster.settlement import Outcome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +63,7 @@ def demo(
 @app.command()
 def plan(config: _Config, changes: _Set = None) -> None:
     """Check a config and say what it will cost, without starting anything."""
-    from cluster.views import show_plan
+    from cluster.views.plan import show_plan
     from pipelines.config_file import load_config
 
     show_plan(load_config(config, changes or ()))
@@ -108,7 +108,7 @@ def run(
 @app.command()
 def status(run_folder: _RunFolder) -> None:
     """Say how far a run is, from what it has left; works from anywhere and after a crash."""
-    from cluster.views import show_status
+    from cluster.views.status import show_status
 
     show_status(run_folder)
 
@@ -121,7 +121,7 @@ def verify(
     ] = False,
 ) -> None:
     """Prove that every shard and every sample is accounted for exactly once."""
-    from cluster.views import show_verification
+    from cluster.views.verification import show_verification
 
     raise typer.Exit(show_verification(run_folder, deep=deep))
 
@@ -129,7 +129,7 @@ def verify(
 @app.command()
 def finalize(run_folder: _RunFolder) -> None:
     """Rebuild manifest, index and dataset card from the commits; only while no run is working."""
-    from cluster.views import show_finalized
+    from cluster.views.verification import show_finalized
 
     show_finalized(run_folder)
 

@@ -8,7 +8,8 @@ from typing import Literal
 from rich.console import Console
 from rich.panel import Panel
 
-from cluster.runner import Outcome, run
+from cluster.runner import run
+from cluster.settlement import Outcome
 from pipelines.config_file import load_config
 
 _SHARDS, _FACES_A_SHARD, _SEED = 8, 8, 0

@@ -9,15 +9,7 @@ from rich.console import Console
 
 from cluster.events import EventLog
 from cluster.interrupts import Interrupts
-from cluster.orders import (
-    KillWorker,
-    Order,
-    Quarantine,
-    Release,
-    StartWorker,
-    Submit,
-)
-from cluster.pools import (
+from cluster.pools.protocol import (
     Event,
     Pool,
     ShardFinished,
@@ -29,7 +21,15 @@ from cluster.pools import (
     WorkerReady,
 )
 from cluster.progress import ProgressLine, Tally, line
-from cluster.schedule import Schedule
+from cluster.scheduling.orders import (
+    KillWorker,
+    Order,
+    Quarantine,
+    Release,
+    StartWorker,
+    Submit,
+)
+from cluster.scheduling.schedule import Schedule
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cluster.orders import Counts
+from cluster.scheduling.orders import Counts
 from lib.receipts import ShardReport
 
 _LOG_INTERVAL_S = 30.0

@@ -60,3 +60,10 @@ class ShardReport:
     host: str
     n_directions: int = 0
     """Found in this shard."""
+    idle_s: float = 0.0
+    """Seconds in which the model stood free before this shard took it: since the worker was ready,
+    or since the shard before let go of it.
+    """
+    oom_batch: int | None = None
+    """The smaller batch that running out of memory forced; None when the configured one was used.
+    """

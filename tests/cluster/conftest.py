@@ -17,8 +17,9 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from cluster.events import read_events
-from cluster.orders import Rules
-from cluster.runner import Outcome, run
+from cluster.runner import run
+from cluster.scheduling.orders import Rules
+from cluster.settlement import Outcome
 from lib.ledger.run_folder import RunFolder
 from pipelines.config import Execution, Input, Model, Output, RunConfig
 from pipelines.segment_config import Box, Segment

@@ -91,7 +91,7 @@ except SystemExit as end:
     "code",
     [
         "import cluster.cli",
-        "import cluster.runner, cluster.views, cluster.local_pool",
+        "import cluster.runner, cluster.views.status, cluster.pools.local_pool",
         CALL.format(arguments=["--help"]),
         CALL.format(arguments=["run", "--help"]),
     ],

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.library_views import ScoringTally, scoring_line
-from cluster.orders import Counts
 from cluster.progress import ProgressLine, Tally, duration, line
+from cluster.scheduling.orders import Counts
+from cluster.views.library import ScoringTally, scoring_line
 from lib.receipts import ShardReport
 from pipelines.measurement import Progress
 

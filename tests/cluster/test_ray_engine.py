@@ -26,7 +26,7 @@ def _ray(toys: ModuleType) -> Iterator[None]:
     """One Ray for all tests here; the toy module is not installed, so it travels by value."""
     from ray import cloudpickle
 
-    from cluster.ray_session import Resources, ray_session
+    from cluster.pools.ray_session import Resources, ray_session
 
     cloudpickle.register_pickle_by_value(toys)
     with ray_session("local", 2, Resources(gpus=0.0, threads=1)) as session:
@@ -166,7 +166,7 @@ def test_a_full_output_stops_the_run(ray_run: Any, toys: ModuleType) -> None:
 def test_asking_for_gpus_that_are_not_there_is_refused_in_one_sentence(
     ray_run: Any, toys: ModuleType
 ) -> None:
-    from cluster.pools import ClusterProblem
+    from cluster.pools.protocol import ClusterProblem
 
     ray_run.write(a={})
     ray_run.execution = Execution(engine="ray", workers=1, gpus_per_worker=64)

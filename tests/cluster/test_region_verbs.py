@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cluster.region_verbs import app
+from cluster.verbs.regions import app
 from lib.masks.cluster_files import RegionModel, RegionStudy, encode_model
 from lib.problems import ConfigProblem
 

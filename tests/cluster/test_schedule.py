@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.orders import (
+from cluster.pools.protocol import (
+    Event,
+    ShardFinished,
+    ShardRaised,
+    ShardStarted,
+    WorkerDied,
+    WorkerFailedToStart,
+    WorkerPlaced,
+    WorkerReady,
+)
+from cluster.scheduling.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -22,18 +32,8 @@ from cluster.orders import (
     StartWorker,
     Submit,
 )
-from cluster.pools import (
-    Event,
-    ShardFinished,
-    ShardRaised,
-    ShardStarted,
-    WorkerDied,
-    WorkerFailedToStart,
-    WorkerPlaced,
-    WorkerReady,
-)
-from cluster.schedule import Schedule
-from cluster.verdicts import Raised, Verdict
+from cluster.scheduling.schedule import Schedule
+from cluster.scheduling.verdicts import Raised, Verdict
 from lib.receipts import ShardReport, ShardTask
 
 

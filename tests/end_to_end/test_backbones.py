@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from cluster.orders import Rules
 from cluster.runner import run
+from cluster.scheduling.orders import Rules
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.verification import verify
 from pipelines.config import RunConfig

@@ -21,8 +21,9 @@ import pytest
 from rich.console import Console
 from sklearn.decomposition import PCA
 
-from cluster.orders import Rules
-from cluster.runner import Outcome, run
+from cluster.runner import run
+from cluster.scheduling.orders import Rules
+from cluster.settlement import Outcome
 from lib.direction import Direction
 from lib.directions.direction_table import from_table
 from lib.files.samples import read_shard
@@ -167,7 +168,7 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    from cluster.ray_session import Resources, ray_session
+    from cluster.pools.ray_session import Resources, ray_session
 
     with ray_session("local", 2, Resources(gpus=0.0, threads=1)):
         yield

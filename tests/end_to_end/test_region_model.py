@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from cluster.orders import Rules
 from cluster.runner import run
+from cluster.scheduling.orders import Rules
 from lib.demo.faces import CLASSES, masks, sample_factors
 from lib.demo.shards import write_shards
 from lib.files.samples import read_shard

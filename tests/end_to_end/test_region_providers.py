@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 from transformers import pipeline
 
-from cluster.orders import Rules
 from cluster.runner import run
+from cluster.scheduling.orders import Rules
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.verification import verify
 from lib.masks.class_names import BISENET, PARTS

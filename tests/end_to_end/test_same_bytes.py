@@ -14,8 +14,9 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from cluster.orders import Rules
-from cluster.runner import Outcome, run
+from cluster.runner import run
+from cluster.scheduling.orders import Rules
+from cluster.settlement import Outcome
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.verification import verify
@@ -142,7 +143,7 @@ def test_a_run_in_which_every_commit_failed_once(
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     """One Ray for the runs of this module."""
-    from cluster.ray_session import Resources, ray_session
+    from cluster.pools.ray_session import Resources, ray_session
 
     with ray_session("local", 2, Resources(gpus=0.0, threads=1)):
         yield

@@ -18,8 +18,9 @@ import pytest
 import safetensors.numpy
 from rich.console import Console
 
-from cluster.orders import Rules
-from cluster.runner import Outcome, run
+from cluster.runner import run
+from cluster.scheduling.orders import Rules
+from cluster.settlement import Outcome
 from lib.ledger.run_folder import RunConflict, RunFolder
 from lib.ledger.verification import verify
 from lib.models.checkpoint import open_checkpoint
@@ -374,7 +375,7 @@ def test_a_storing_run_that_was_killed_and_resumed_stores_the_same_bytes(
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    from cluster.ray_session import Resources, ray_session
+    from cluster.pools.ray_session import Resources, ray_session
 
     with ray_session("local", 2, Resources(gpus=0.0, threads=1)):
         yield

@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cluster.orders import Rules
-from cluster.pools import WorkerBody
-from cluster.runner import Outcome, run
+from cluster.pools.protocol import WorkerBody
+from cluster.runner import run
+from cluster.scheduling.orders import Rules
+from cluster.settlement import Outcome
 from lib.files.samples import ShardDamage
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.verification import verify

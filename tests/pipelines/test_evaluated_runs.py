@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.runner import filtered_sentence, located
-from cluster.views import show_status
+from cluster.settlement import filtered_sentence
+from cluster.views.status import show_status
 from lib.files import schemas, storage
 from lib.ledger.finalize import finalize
 from lib.ledger.run_folder import RunFolder
@@ -24,6 +24,7 @@ from lib.problems import ConfigProblem, ModelProblem
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
+from pipelines.located import located
 from pipelines.plan import make_plan
 from pipelines.run_claim import run_claim
 

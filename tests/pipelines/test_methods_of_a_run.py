@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
-from cluster.orders import Rules
 from cluster.runner import run
+from cluster.scheduling.orders import Rules
 from lib.denoiser import Denoiser
 from lib.direction import WHOLE, Direction
 from lib.directions.direction_table import from_table, to_table

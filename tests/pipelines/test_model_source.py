@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from cluster.runner import located
 from lib.problems import ConfigProblem, ModelProblem
 from pipelines.config import RunConfig
 from pipelines.config_file import load_config
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
+from pipelines.located import located
 from pipelines.plan import make_plan
 
 Made = Callable[..., RunConfig]

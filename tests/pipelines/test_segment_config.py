@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cluster.runner import located
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.config_file import load_config
 from pipelines.fingerprint_fields import fingerprint_fields
 from pipelines.inputs import expand_inputs
+from pipelines.located import located
 from pipelines.plan import make_plan
 from pipelines.segment_agreement import claimed_files
 from pipelines.segment_config import Semantic

@@ -17,13 +17,13 @@ from typing import Any
 
 import ray
 
-from cluster.pools import ClusterProblem
+from cluster.pools.protocol import ClusterProblem
 
 _OBJECT_STORE_BYTES = 100_000_000
 """No tensor enters the store; Ray's minimum is some 78 MB."""
 _LONGEST_TEMP_FOLDER = 30
 """Characters; a Unix socket's path holds 107, and Ray's own part takes up to 70."""
-_PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger(__name__)
 
 

@@ -51,7 +51,7 @@ def evaluate(
 
 
 def _of_run(root: str, config: str | None, embedding: str | None, workers: int) -> int:
-    from cluster.evaluation_views import show_evaluation
+    from cluster.views.evaluation import show_evaluation
     from pipelines.evaluation.run_evaluation import evaluate_run
 
     if config is None and embedding is None:
@@ -80,7 +80,7 @@ def _of_pairs(
     embedding: str | None,
     workers: int,
 ) -> int:
-    from cluster.evaluation_views import show_evaluation
+    from cluster.views.evaluation import show_evaluation
     from pipelines.evaluate_config import Evaluate
     from pipelines.evaluation.pair_evaluation import evaluate_pairs, pair_order
     from pipelines.evaluation.pair_measurer import PairMeasurer

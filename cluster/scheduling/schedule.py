@@ -13,8 +13,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.budget import ErrorBudget
-from cluster.orders import (
+from cluster.pools.protocol import (
+    Event,
+    ShardFinished,
+    ShardRaised,
+    ShardStarted,
+    WorkerDied,
+    WorkerFailedToStart,
+    WorkerPlaced,
+    WorkerReady,
+)
+from cluster.scheduling.budget import ErrorBudget
+from cluster.scheduling.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -28,18 +38,8 @@ from cluster.orders import (
     Stop,
     Submit,
 )
-from cluster.pools import (
-    Event,
-    ShardFinished,
-    ShardRaised,
-    ShardStarted,
-    WorkerDied,
-    WorkerFailedToStart,
-    WorkerPlaced,
-    WorkerReady,
-)
-from cluster.shard_queue import Shard, ShardQueue
-from cluster.verdicts import Raised
+from cluster.scheduling.shard_queue import Shard, ShardQueue
+from cluster.scheduling.verdicts import Raised
 from lib.receipts import ShardTask
 
 

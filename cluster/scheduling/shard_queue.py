@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.orders import Counts
+from cluster.scheduling.orders import Counts
 
 State = Literal["waiting", "sent", "done", "quarantined"]
 

@@ -20,7 +20,7 @@ from ray.exceptions import (
     RpcError,
 )
 
-from cluster.pools import (
+from cluster.pools.protocol import (
     ClusterLostError,
     Event,
     ShardFinished,
@@ -32,10 +32,10 @@ from cluster.pools import (
     WorkerPlaced,
     WorkerReady,
 )
-from cluster.ray_actor import CONCURRENCY, WorkerProcess
-from cluster.ray_deaths import Death, Inquests, sentence
-from cluster.ray_session import Resources
-from cluster.verdicts import Raised
+from cluster.pools.ray_actor import CONCURRENCY, WorkerProcess
+from cluster.pools.ray_deaths import Death, Inquests, sentence
+from cluster.pools.ray_session import Resources
+from cluster.scheduling.verdicts import Raised
 from lib.receipts import ShardTask
 
 _HEARTBEAT_S = 2.0
@@ -61,7 +61,7 @@ class _Call:
 
 
 class RayPool:
-    """See `cluster.pools.Pool`. Ray must be connected."""
+    """See `cluster.pools.protocol.Pool`. Ray must be connected."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ def show(
     images: Annotated[int, typer.Option(min=1, help="Of the run, to show them on.")] = 8,
 ) -> None:
     """Draw every region on some images, for naming; print its share, and where the sheet is."""
-    from cluster.region_views import show_regions
+    from cluster.views.regions import show_regions
     from pipelines.region_sheet import write_region_sheet
 
     show_regions(write_region_sheet(run, images))

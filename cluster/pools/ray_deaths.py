@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-from cluster.ray_session import living_nodes
+from cluster.pools.ray_session import living_nodes
 
 _NODE_GRACE_S = 6.0
 """A preempted machine ends its processes some seconds before the cluster knows that it is gone."""

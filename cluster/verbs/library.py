@@ -41,7 +41,7 @@ def build(
     ] = False,
 ) -> None:
     """Merge the directions of many images, region by region."""
-    from cluster.library_views import show_built
+    from cluster.views.library import show_built
     from pipelines.library_build import Merge, build_library
 
     library, groups = build_library(
@@ -67,7 +67,7 @@ def score(
     changes: _Set = None,
 ) -> None:
     """Try every direction on held-out images; measure, rank, and make the pictures for `show`."""
-    from cluster.library_views import scoring_line, show_scored
+    from cluster.views.library import scoring_line, show_scored
     from pipelines.config_file import load_config
     from pipelines.library_score import Scoring, score_library
 
@@ -87,7 +87,7 @@ def list_directions(
     ] = None,
 ) -> None:
     """Print the ranked table."""
-    from cluster.library_views import show_rows
+    from cluster.views.library import show_rows
     from lib.directions.library_rows import read_rows
 
     show_rows(library, read_rows(library), region=region, method=method, top=top)

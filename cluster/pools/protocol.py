@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.verdicts import Raised
+from cluster.scheduling.verdicts import Raised
 from lib.problems import Problem
 from lib.receipts import ShardReport, ShardTask
 

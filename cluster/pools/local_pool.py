@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.pools import (
+from cluster.pools.protocol import (
     Event,
     ShardFinished,
     ShardRaised,
@@ -25,7 +25,7 @@ from cluster.pools import (
     WorkerPlaced,
     WorkerReady,
 )
-from cluster.verdicts import Raised, describe
+from cluster.scheduling.verdicts import Raised, describe
 from lib.receipts import ShardTask
 
 _SHARDS_AT_ONCE = 2
@@ -43,7 +43,9 @@ class _Worker:
 
 
 class LocalPool:
-    """See `cluster.pools.Pool`; `output_folder` tells errors of the output from the shard's."""
+    """See `cluster.pools.protocol.Pool`; `output_folder` tells errors of the output from those of
+    the shard.
+    """
 
     def __init__(
         self, factory: WorkerFactory, config_json: str, fingerprint: str, output_folder: str

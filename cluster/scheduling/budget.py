@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.orders import Counts
+from cluster.scheduling.orders import Counts
 from lib.receipts import ShardReport
 
 _MIN_SAMPLES = 100

@@ -7,8 +7,8 @@ import socket
 
 import ray
 
-from cluster.pools import WorkerBody, WorkerFactory
-from cluster.verdicts import Raised, describe
+from cluster.pools.protocol import WorkerBody, WorkerFactory
+from cluster.scheduling.verdicts import Raised, describe
 from lib.receipts import ShardReport, ShardTask
 
 CONCURRENCY = {"shards": 2, "control": 1}
@@ -16,7 +16,7 @@ CONCURRENCY = {"shards": 2, "control": 1}
 
 
 class WorkerProcess:
-    """See `cluster.pools.WorkerBody` for what the factory makes."""
+    """See `cluster.pools.protocol.WorkerBody` for what the factory makes."""
 
     def __init__(
         self, factory: WorkerFactory, config_json: str, fingerprint: str, output_folder: str

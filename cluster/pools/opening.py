@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.pools import Pool, WorkerBody, WorkerFactory
+from cluster.pools.protocol import Pool, WorkerBody, WorkerFactory
 from lib.problems import ConfigProblem
 from pipelines.config import Execution, RunConfig
 
@@ -54,15 +54,15 @@ def open_pool(
     execution = config.execution
     arguments = (factory, config.model_dump_json(), fingerprint, config.output.folder)
     if execution.engine == "local":
-        from cluster.local_pool import LocalPool
+        from cluster.pools.local_pool import LocalPool
 
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(config.model.cpu_threads)
         yield LocalPool(*arguments)
         return
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)  # read when ray is imported
-    from cluster.ray_pool import RayPool
-    from cluster.ray_session import Resources, ray_session
+    from cluster.pools.ray_pool import RayPool
+    from cluster.pools.ray_session import Resources, ray_session
 
     resources = Resources(execution.gpus_per_worker, config.model.cpu_threads)
     with ray_session(address, min(execution.workers, shards), resources) as session:

@@ -1,0 +1,1 @@
+"""Workers, in this process or as actors of a Ray cluster, behind one protocol."""

@@ -1,0 +1,93 @@
+"""How a run stands when its driver ends: finalized if all shards have ended, and in what words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.scheduling.orders import EXIT_DONE, EXIT_FAILED, EXIT_QUARANTINED, Stop
+from lib.files import storage
+from lib.ledger.commit_record import CommitDamageError
+from lib.ledger.finalize import finalize
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.run_index import LEARNED_REGIONS, RunIndex, read_index
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int
+    sentence: str
+    shards: int
+    done: int
+    quarantined: int
+    threads_left: bool = False
+    """Threads of this process still run abandoned shards; it must be left by `os._exit`."""
+
+
+def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
+    """Finalize if all shards have ended, and say how it stands."""
+    committed, quarantined = folder.committed(), folder.quarantined_names()
+    done = sum(name in committed for name in names)
+    lost = sum(name in quarantined and name not in committed for name in names)
+    where = storage.redact(folder.root)
+    tail = f"{done} of {len(names)} shards done, {lost} quarantined, in {where}"
+    if stop is None and done + lost < len(names):
+        stop = Stop(EXIT_FAILED, "shards that were committed have gone from the run folder")
+    if stop is not None:
+        again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
+        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
+    try:
+        index = _final_index(folder, committed, quarantined) or finalize(folder)
+    except (OSError, CommitDamageError) as error:
+        text = f"the run cannot be finalized: {storage.redact(str(error))} ({tail})"
+        return Outcome(EXIT_FAILED, text, len(names), done, lost)
+    tail += filtered_sentence(index)
+    if index["left_out"]:
+        lacking = f"direction of {', '.join(index['left_out'])}"
+        tail += f"; no {'regions' if LEARNED_REGIONS in index['left_out'] else lacking}:"
+        tail += "".join(f"\n  {reason}" for reason in index["left_out"].values())
+        if not index["totals"]["directions"]:
+            return Outcome(
+                EXIT_FAILED, f"nothing could be learned ({tail})", len(names), done, lost
+            )
+    if lost:
+        hint = "see `deltah status`, and use --retry-quarantined to try them again"
+        return Outcome(EXIT_QUARANTINED, f"{tail}; {hint}", len(names), done, lost)
+    return Outcome(EXIT_DONE, tail, len(names), done, lost)
+
+
+def filtered_sentence(index: RunIndex) -> str:
+    """How many edits break a rule of evaluate.filters, and which; "" where there are no rules to
+    break.
+    """
+    edits, marked, dropped = (index["totals"][key] for key in ("edits", "marked", "dropped"))
+    said = ""
+    if marked:
+        said += f"; {marked:,} of {edits:,} edits marked ({_counts(index['marked'])})"
+    if dropped:
+        said += f"; {dropped:,} of {edits + dropped:,} edits dropped ({_counts(index['dropped'])})"
+    return said
+
+
+def _counts(by_rule: Mapping[str, int]) -> str:
+    ordered = sorted(by_rule.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} not {rule}" for rule, count in ordered)
+
+
+def _final_index(
+    folder: RunFolder, committed: frozenset[str], quarantined: frozenset[str]
+) -> RunIndex | None:
+    """The index, if it speaks of just these shards."""
+    try:
+        index = read_index(folder)
+    except ValueError:  # of another release
+        return None
+    if (
+        index is None
+        or {entry["shard"] for entry in index["shards"]} != committed
+        or set(index["quarantined"]) != quarantined
+    ):
+        return None
+    return index

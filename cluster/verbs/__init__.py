@@ -1,0 +1,1 @@
+"""Groups of verbs of the command line, one a module."""

@@ -1,0 +1,17 @@
+"""The two-column table in which verbs print what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Label and value a row, on standard output."""
+    table = Table(show_header=False)
+    for label, value in rows:
+        table.add_row(escape(label), escape(value))
+    Console().print(table)
