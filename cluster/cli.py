@@ -85,11 +85,20 @@ def run(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
     ] = False,
+    shard_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only every N-th shard from the I-th on, 0/N to (N-1)/N; others do the rest.",
+        ),
+    ] = None,
 ) -> None:
     """Edit all shards of a config; run it again to go on where it stopped."""
     from cluster.runner import run as run_config
+    from cluster.shard_part import ShardPart
     from pipelines.config_file import load_config
 
+    part = ShardPart.parse(shard_of) if shard_of is not None else None
     overrides = list(changes or ())
     for key, value in (
         ("engine", engine),
@@ -101,8 +110,7 @@ def run(
     loaded = load_config(config, overrides)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
-    outcome = run_config(loaded, address=address, retry_quarantined=retry_quarantined)
-    _leave(outcome)
+    _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -25,6 +25,7 @@ from cluster.scheduling.orders import (
 )
 from cluster.scheduling.schedule import Schedule
 from cluster.settlement import Outcome, settled
+from cluster.shard_part import ShardPart
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
@@ -49,11 +50,13 @@ def run(
     *,
     address: str | None = None,
     retry_quarantined: bool = False,
+    part: ShardPart | None = None,
     factory: WorkerFactory = shard_worker,
     console: Console | None = None,
     rules: Rules | None = None,
 ) -> Outcome:
-    """Bring every input shard of `config` to its end.
+    """Bring every input shard of `config` to its end, or those of `part` while other processes do
+    the rest; the manifest is made by whichever sees that all have ended.
 
     Raises:
         Problem: config, inputs, model, folder or cluster are refused; nothing was begun.
@@ -70,18 +73,20 @@ def run(
     folder.open_run(record)
     _warn_of_moved(folder.inputs(), inputs)
     folder.add_inputs({shard.name: shard.url for shard in inputs})
+    mine = part.of(inputs) if part else inputs
+    own = [shard.name for shard in mine]
     if retry_quarantined:
-        for name in folder.quarantined_names().intersection(shard.name for shard in inputs):
+        for name in folder.quarantined_names().intersection(own):
             quarantine.release(folder, name)
-    pending = set(folder.pending(names))
+    pending = set(folder.pending(own))
     if not pending:
-        return settled(folder, names, None)
+        return settled(folder, names, None, own if part else None)
     check_engine(config.execution)
-    todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
+    todo = {shard.name: shard.url for shard in mine if shard.name in pending}
     stop, threads_left = _drive(
         config,
         folder,
-        inputs,
+        mine,
         todo,
         str(record["fingerprint"]),
         address,
@@ -89,7 +94,8 @@ def run(
         console or Console(stderr=True),
         rules,
     )
-    return replace(settled(folder, names, stop), threads_left=threads_left)
+    outcome = settled(folder, names, stop, own if part else None)
+    return replace(outcome, threads_left=threads_left)
 
 
 def _warn_of_moved(known: Mapping[str, str], inputs: tuple[ShardInput, ...]) -> None:
@@ -108,7 +114,7 @@ def _warn_of_moved(known: Mapping[str, str], inputs: tuple[ShardInput, ...]) -> 
 def _drive(
     config: RunConfig,
     folder: RunFolder,
-    inputs: tuple[ShardInput, ...],
+    inputs: Sequence[ShardInput],
     todo: dict[str, str],
     fingerprint: str,
     address: str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.scheduling.orders import EXIT_DONE, EXIT_FAILED, EXIT_QUARANTINED, Stop
@@ -26,18 +26,30 @@ class Outcome:
     """Threads of this process still run abandoned shards; it must be left by `os._exit`."""
 
 
-def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
-    """Finalize if all shards have ended, and say how it stands."""
+def settled(
+    folder: RunFolder, names: Sequence[str], stop: Stop | None, own: Sequence[str] | None = None
+) -> Outcome:
+    """Finalize if all shards have ended, and say how it stands.
+
+    `own`: those of `names` that this process had to bring to their end, all if None. Where only
+    they have ended, others are at work: nothing is finalized, and that is no failure.
+    """
     committed, quarantined = folder.committed(), folder.quarantined_names()
-    done = sum(name in committed for name in names)
-    lost = sum(name in quarantined and name not in committed for name in names)
+    ended = committed | quarantined
+    left = sum(name not in ended for name in names)
+    shards, what = (own, "shards of this part") if own is not None and left else (names, "shards")
+    done = sum(name in committed for name in shards)
+    lost = sum(name in quarantined and name not in committed for name in shards)
     where = storage.redact(folder.root)
-    tail = f"{done} of {len(names)} shards done, {lost} quarantined, in {where}"
-    if stop is None and done + lost < len(names):
+    tail = f"{done} of {len(shards)} {what} done, {lost} quarantined, in {where}"
+    if stop is None and done + lost < len(shards):
         stop = Stop(EXIT_FAILED, "shards that were committed have gone from the run folder")
     if stop is not None:
         again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
-        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
+        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(shards), done, lost)
+    if left:
+        tail += f"; {left} shards of other parts are not done yet"
+        return Outcome(EXIT_QUARANTINED if lost else EXIT_DONE, tail, len(shards), done, lost)
     try:
         index = _final_index(folder, committed, quarantined) or finalize(folder)
     except (OSError, CommitDamageError) as error:
