@@ -17,6 +17,8 @@ import typer
 from cluster.verbs.evaluation import evaluate
 from cluster.verbs.library import app as library
 from cluster.verbs.regions import app as regions
+from cluster.verbs.submission import app as job
+from cluster.verbs.submission import submit
 from lib.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ app = typer.Typer(
 app.add_typer(library, name="library")
 app.command()(evaluate)
 app.add_typer(regions, name="regions")
+app.command()(submit)
+app.add_typer(job, name="job")
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
 _RunFolder = Annotated[str, typer.Argument(help="A run's output folder: a path or a URL.")]
