@@ -100,6 +100,7 @@ def run(
     """Edit all shards of a config; run it again to go on where it stopped."""
     from cluster.runner import run as run_config
     from cluster.shard_part import ShardPart
+    from cluster.submission.job_folder import refuse_fleeting_output
     from pipelines.config_file import load_config
 
     part = ShardPart.parse(shard_of) if shard_of is not None else None
@@ -114,6 +115,7 @@ def run(
     loaded = load_config(config, overrides)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
+    refuse_fleeting_output(loaded.output.folder)
     _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 

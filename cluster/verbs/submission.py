@@ -195,7 +195,7 @@ def stop(job: _Job, address: _Address = None) -> None:
     client, where = _client(address)
     details = ray_job.job_details(client, job)
     if not ray_job.stop(client, job):
-        typer.echo(ray_job.ended(job, details).sentence)
+        typer.echo(f"nothing to stop: {ray_job.ended(job, details).sentence}")
         return
     typer.echo(
         f"asked job {job} to stop: it finishes its shards in flight, and is killed if it takes"
