@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
-from rich.console import Console
-
-from cluster.events import EventLog
 from cluster.interrupts import Interrupts
-from cluster.pools.protocol import (
-    Event,
-    Pool,
-    ShardFinished,
-    ShardRaised,
-    ShardStarted,
-    WorkerDied,
-    WorkerFailedToStart,
-    WorkerPlaced,
-    WorkerReady,
-)
-from cluster.progress import ProgressLine, Tally, line
+from cluster.pools.protocol import Pool
 from cluster.scheduling.orders import (
     KillWorker,
     Order,
@@ -30,6 +15,8 @@ from cluster.scheduling.orders import (
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
+from cluster.watching.observer import Draining
+from cluster.watching.watch import Watch
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
@@ -38,23 +25,19 @@ _POLL_S = 0.5
 _REFRESH_S = 60.0
 _REFRESH_SHARE = 0.05
 """At most this part of the time goes into listing what other drivers have committed."""
-_log = logging.getLogger(__name__)
 
 
 class Driver:
     """One driver run over the pending shards of a folder."""
 
-    def __init__(
-        self, folder: RunFolder, schedule: Schedule, pool: Pool, events: EventLog, tally: Tally
-    ) -> None:
+    def __init__(self, folder: RunFolder, schedule: Schedule, pool: Pool, watch: Watch) -> None:
         self._folder = folder
         self._schedule = schedule
         self._pool = pool
-        self._events = events
-        self._tally = tally
+        self._watch = watch
         self._refresh_at = time.monotonic() + _REFRESH_S
 
-    def run(self, console: Console, done_before: int, lost_before: int) -> str:
+    def run(self) -> str:
         """Until the schedule is over; returns the name of the signal that ended it early, or "".
 
         Raises:
@@ -63,15 +46,8 @@ class Driver:
             KeyboardInterrupt: a second signal came.
 
         """
-
-        def text(now: float) -> str:
-            return line(self._schedule.counts, self._tally, done_before, lost_before, now)
-
         draining = False
-        with (
-            Interrupts() as interrupts,
-            ProgressLine(console, text, time.monotonic()) as progress,
-        ):
+        with Interrupts() as interrupts:
             while True:
                 now = time.monotonic()
                 for order in self._schedule.orders(now):
@@ -80,23 +56,17 @@ class Driver:
                     break
                 for event in self._pool.poll(_POLL_S):
                     now = time.monotonic()
-                    self._note(event, now)
+                    self._watch.noted(event, now)
                     self._schedule.observe(event, now)
                 now = time.monotonic()
                 self._schedule.heartbeats(self._pool.heartbeats(), now)
-                self._tally.pass_time(self._schedule.ready_workers, now)
                 if interrupts.asked and not draining:
                     draining = True
                     self._schedule.drain()
                     flying = self._schedule.counts.in_flight
-                    progress.say(
-                        f"{interrupts.asked}: finishing the {flying} shards in flight, starting no"
-                        " more; once more stops at once"
-                    )
+                    self._watch.noted(Draining(interrupts.asked, flying), now)
                 self._refresh(now)
-                self._events.tick(now)
-                progress.tick(now)
-            progress.finish(time.monotonic())
+                self._watch.tick(now)
         return interrupts.asked
 
     def _carry_out(self, order: Order) -> None:
@@ -104,7 +74,7 @@ class Driver:
             case StartWorker(worker):
                 self._pool.start(worker)
             case KillWorker(worker, reason):
-                _log.warning("worker %d is ended: %s", worker, reason)
+                self._watch.noted(order, time.monotonic())
                 self._pool.kill(worker, reason)
             case Submit(worker, task):
                 self._pool.submit(worker, task)
@@ -118,7 +88,7 @@ class Driver:
         if storage.exists(self._folder.commit_url(order.shard)):
             self._schedule.found_committed([order.shard])
             return
-        _log.warning("shard %s is given up: %s", order.shard, order.reason)
+        self._watch.noted(order, time.monotonic())
         quarantine.quarantine(
             self._folder,
             order.shard,
@@ -127,43 +97,6 @@ class Driver:
             order.traceback or None,
             order.attempts,
         )
-        self._events.add(
-            "quarantined", shard=order.shard, reason=order.reason, attempts=order.attempts
-        )
-
-    def _note(self, event: Event, now: float) -> None:
-        add = self._events.add
-        match event:
-            case WorkerPlaced():
-                pass
-            case WorkerReady(worker, host, pid):
-                add("worker_ready", worker=worker, host=host, pid=pid)
-            case WorkerFailedToStart(worker, raised, node_lost):
-                _log.warning("worker %d could not start: %s", worker, raised)
-                add(
-                    "worker_died",
-                    worker=worker,
-                    reason=f"could not start: {raised}",
-                    node_lost=node_lost,
-                )
-            case ShardStarted(worker, task):
-                add("shard_started", shard=task.shard, attempt=task.attempt, worker=worker)
-            case ShardFinished(worker, _, report):
-                self._tally.add(report, now)
-                add("shard_done", worker=worker, report=report)
-            case ShardRaised(worker, task, raised):
-                _log.warning("shard %s, attempt %d: %s", task.shard, task.attempt, raised)
-                add(
-                    "shard_failed",
-                    shard=task.shard,
-                    attempt=task.attempt,
-                    worker=worker,
-                    error=str(raised),
-                    verdict=raised.verdict,
-                )
-            case WorkerDied(worker, reason, node_lost):
-                _log.warning("worker %d died: %s", worker, reason)
-                add("worker_died", worker=worker, reason=reason, node_lost=node_lost)
 
     def _refresh(self, now: float) -> None:
         """Two drivers may share a folder: what the other has done need not be done here."""

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ class ShardPipeline:
             wait_s=reader.waited_s,
             write_s=time.perf_counter() - closing,
             host=socket.gethostname(),
+            error_kinds=Counter(failure.kind for failure in failures),
         )
 
     def _reader(self) -> SampleReader:
