@@ -165,7 +165,7 @@ class ShardPipeline:
             wait_s=reader.waited_s,
             write_s=time.perf_counter() - closing,
             host=socket.gethostname(),
-            error_kinds=Counter(failure.kind for failure in failures),
+            error_kinds=dict(Counter(failure.kind for failure in failures)),
         )
 
     def _reader(self) -> SampleReader:

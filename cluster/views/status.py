@@ -29,7 +29,7 @@ _MOST_REASONS = 20
 _MOST_DRIVERS = 10
 
 
-def show_status(root: str, *, deep: bool, events: int, as_json: bool) -> None:
+def show_status(root: str, *, deep: bool = False, events: int = 0, as_json: bool = False) -> None:
     """Print how far the run in folder `root` is."""
     folder = existing_run(root)
     status = StatusReader(folder, deep=deep).read()
@@ -39,10 +39,10 @@ def show_status(root: str, *, deep: bool, events: int, as_json: bool) -> None:
     console = Console()
     console.print(rendered(status))
     for sentence in (*status.notices, *status.summary.damaged):
-        Console(stderr=True).print(sentence, markup=False, highlight=False)
+        _say(sentence)
     if events:
-        for event in last_events(folder, events, lambda sentence: console.print(sentence)):
-            console.print(json.dumps(event), markup=False, highlight=False, soft_wrap=True)
+        for event in last_events(folder, events, _say):
+            sys.stdout.write(json.dumps(event) + "\n")
 
 
 def watch_status(root: str, *, deep: bool, interval_s: float, as_json: bool) -> None:
@@ -137,6 +137,10 @@ def json_of(root: str, status: RunStatus) -> str:
         },
         default=_plain,
     )
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(sentence, markup=False, highlight=False)
 
 
 def _rows(status: RunStatus) -> Rows:
