@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console
 
+from cluster.drain import Drain
 from cluster.events import EventLog
 from cluster.interrupts import Interrupts
 from cluster.pools.protocol import (
@@ -22,7 +23,10 @@ from cluster.pools.protocol import (
 )
 from cluster.progress import ProgressLine, Tally, line
 from cluster.scheduling.orders import (
+    AvoidMachine,
+    Cancel,
     KillWorker,
+    LetGo,
     Order,
     Quarantine,
     Release,
@@ -35,6 +39,7 @@ from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
 
 _POLL_S = 0.5
+_BEAT_S = 1.0
 _REFRESH_S = 60.0
 _REFRESH_SHARE = 0.05
 """At most this part of the time goes into listing what other drivers have committed."""
@@ -45,13 +50,22 @@ class Driver:
     """One driver run over the pending shards of a folder."""
 
     def __init__(
-        self, folder: RunFolder, schedule: Schedule, pool: Pool, events: EventLog, tally: Tally
+        self,
+        folder: RunFolder,
+        schedule: Schedule,
+        pool: Pool,
+        events: EventLog,
+        tally: Tally,
+        *,
+        drain_timeout_s: float | None = None,
     ) -> None:
         self._folder = folder
         self._schedule = schedule
         self._pool = pool
         self._events = events
         self._tally = tally
+        self._drain_timeout_s = drain_timeout_s
+        self._beat_at = 0.0
         self._refresh_at = time.monotonic() + _REFRESH_S
 
     def run(self, console: Console, done_before: int, lost_before: int) -> str:
@@ -67,7 +81,7 @@ class Driver:
         def text(now: float) -> str:
             return line(self._schedule.counts, self._tally, done_before, lost_before, now)
 
-        draining = False
+        drain = Drain(self._schedule, self._events, self._drain_timeout_s)
         with (
             Interrupts() as interrupts,
             ProgressLine(console, text, time.monotonic()) as progress,
@@ -83,16 +97,12 @@ class Driver:
                     self._note(event, now)
                     self._schedule.observe(event, now)
                 now = time.monotonic()
-                self._schedule.heartbeats(self._pool.heartbeats(), now)
+                if now >= self._beat_at:
+                    self._beat_at = now + _BEAT_S
+                    self._schedule.heartbeats(self._pool.heartbeats(), now)
                 self._tally.pass_time(self._schedule.ready_workers, now)
-                if interrupts.asked and not draining:
-                    draining = True
-                    self._schedule.drain()
-                    flying = self._schedule.counts.in_flight
-                    progress.say(
-                        f"{interrupts.asked}: finishing the {flying} shards in flight, starting no"
-                        " more; once more stops at once"
-                    )
+                for sentence in drain.tick(interrupts.asked, now):
+                    progress.say(sentence)
                 self._refresh(now)
                 self._events.tick(now)
                 progress.tick(now)
@@ -106,8 +116,18 @@ class Driver:
             case KillWorker(worker, reason):
                 _log.warning("worker %d is ended: %s", worker, reason)
                 self._pool.kill(worker, reason)
+            case LetGo(worker):
+                self._pool.let_go(worker)
+                self._events.add("worker_let_go", worker=worker)
             case Submit(worker, task):
                 self._pool.submit(worker, task)
+            case Cancel(worker, shard):
+                self._pool.cancel(worker, shard)
+            case AvoidMachine(node, reason):
+                _log.warning("no more workers are placed on machine %s: %s", node, reason)
+                self._events.add("machine_avoided", node=node, reason=reason)
+                if not self._pool.avoid(node):
+                    self._schedule.no_machine_left(reason)
             case Release(shard):
                 quarantine.release(self._folder, shard)
             case Quarantine():

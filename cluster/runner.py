@@ -18,6 +18,7 @@ from cluster.pools.opening import check_engine, open_pool, shard_worker
 from cluster.pools.protocol import ClusterLostError, WorkerFactory
 from cluster.progress import Tally
 from cluster.scheduling.orders import (
+    DUPLICATE_ABOVE,
     EXIT_DONE,
     EXIT_FAILED,
     Rules,
@@ -126,6 +127,7 @@ def _drive(
             max_attempts=execution.max_attempts,
             max_error_rate=execution.max_error_rate,
             stall_timeout_s=execution.stall_timeout_s,
+            duplicate_above=DUPLICATE_ABOVE if execution.duplicate_stragglers else 0.0,
         ),
     )
     events = EventLog(folder, time.monotonic())
@@ -148,7 +150,14 @@ def _drive(
                     workers=execution.workers,
                     fingerprint=fingerprint,
                 )
-                driver = Driver(folder, schedule, pool, events, tally)
+                driver = Driver(
+                    folder,
+                    schedule,
+                    pool,
+                    events,
+                    tally,
+                    drain_timeout_s=execution.drain_timeout_s,
+                )
                 asked = driver.run(console, before - lost_before, lost_before)
                 stop = schedule.stopped
                 if stop is None and asked and schedule.counts.waiting:

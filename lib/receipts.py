@@ -19,6 +19,12 @@ class ShardTask:
     url: str
     attempt: int
     """1 for the first started attempt."""
+    duplicate: bool = False
+    """Another worker has it in hand: who is second to finish changes nothing."""
+
+
+class ShardCancelled(Exception):
+    """A worker stopped a shard because it was told to: nothing of it is committed."""
 
 
 @dataclass(frozen=True, slots=True)
