@@ -60,7 +60,9 @@ class ShardReport:
     model_s: float
     """Seconds in which this shard held the model."""
     wait_s: float
-    """Seconds in which the model was held but waited for decoded images."""
+    """Seconds in which the model was held but waited: for decoded images, or for encoders that were
+    too far behind.
+    """
     write_s: float
     """Encoding what was left, tar, PUT and commit."""
     host: str
@@ -73,3 +75,11 @@ class ShardReport:
     oom_batch: int | None = None
     """The smaller batch that running out of memory forced; None when the configured one was used.
     """
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the model's time, from when it was free for this shard to when the shard let
+        go of it, in which it did nothing.
+        """
+        time_s = self.model_s + self.idle_s
+        return (self.wait_s + self.idle_s) / time_s if time_s else 0.0

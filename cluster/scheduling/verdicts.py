@@ -13,6 +13,7 @@ from typing import Literal
 
 from lib.files import storage
 from lib.files.samples import ShardDamage
+from lib.out_of_memory import is_out_of_memory
 from lib.problems import Problem
 from lib.receipts import ShardCancelled
 
@@ -72,7 +73,8 @@ def _judge(error: BaseException, output_folder: str | None) -> Verdict:
         return "damaged"
     if isinstance(error, Problem):
         return "refused"
-    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+    failed_kernel = type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+    if failed_kernel and not is_out_of_memory(error):
         return "worker_broken"  # after one failed kernel every call of that process fails
     if isinstance(error, OSError):
         on_output = _concerns_output(error, output_folder)
