@@ -21,6 +21,7 @@ from lib.models.kernels import synchronise
 from lib.out_of_memory import MemoryExhaustedError, is_out_of_memory
 from lib.receipts import Failure, ShardReport, ShardTask
 from pipelines.backlog import Backlog
+from pipelines.cancellation import ShardsInHand, Stoppable
 from pipelines.config import RunConfig
 from pipelines.inversions import read_latents
 from pipelines.reading import Decoding, SampleReader
@@ -97,11 +98,17 @@ class ShardPipeline:
             ahead=BATCHES_AHEAD * config.invert.batch_size,
         )
         self._turn = ModelTurn()
+        self._in_hand = ShardsInHand()
+
+    def cancel(self, shard: str) -> None:
+        """Let a `run_shard` of this shard raise ShardCancelled, from another thread."""
+        self._in_hand.stop(shard)
 
     def run_shard(self, task: ShardTask) -> ShardReport:
         """Bring one shard to a committed state.
 
         Raises:
+            ShardCancelled: the driver does not want it any more; nothing of it is committed.
             FileNotFoundError: the shard is not there.
             lib.files.storage.ObjectTooLargeError: it is larger than `input.max_shard_bytes`.
             lib.files.samples.ShardDamage: it is no whole tar, or the latents to be read are not
@@ -109,6 +116,10 @@ class ShardPipeline:
             lib.out_of_memory.MemoryExhaustedError: the model does not fit with batches of one.
             OSError: the output could not be written; nothing of this shard exists then.
         """
+        with self._in_hand.taken(task.shard) as stoppable:
+            return self._run(task, stoppable)
+
+    def _run(self, task: ShardTask, stoppable: Stoppable) -> ShardReport:
         started = time.perf_counter()
         shard = self._read(task)
         decoding = self._reader.begin(shard.contents.samples)
@@ -116,8 +127,9 @@ class ShardPipeline:
             decoding.wait(self._config.invert.batch_size)
             read_s = time.perf_counter() - started
             with self._turn.taken() as idle_s:
+                stoppable.check()
                 held, behind_s = time.perf_counter(), self._backlog.waited_s
-                worked = self._work(shard, decoding)
+                worked = self._work(shard, decoding, stoppable)
                 model_s = time.perf_counter() - held
                 wait_s = decoding.waited_s + self._backlog.waited_s - behind_s
         finally:
@@ -170,13 +182,13 @@ class ShardPipeline:
             latents = read_latents(self._latents, task.shard, sha256)
         return _Input(task.shard, len(data), sha256, contents, latents)
 
-    def _work(self, shard: _Input, decoding: Decoding) -> _Worked:
+    def _work(self, shard: _Input, decoding: Decoding, stoppable: Stoppable) -> _Worked:
         """Through the stages; from the shard's start again, with smaller batches, whenever memory
         runs out. Called with the model held.
         """
         while True:
             try:
-                return self._try(shard, decoding)
+                return self._try(shard, decoding, stoppable)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -192,14 +204,14 @@ class ShardPipeline:
             self._flow.shrink(why)
             decoding.restart()
 
-    def _try(self, shard: _Input, decoding: Decoding) -> _Worked:
+    def _try(self, shard: _Input, decoding: Decoding, stoppable: Stoppable) -> _Worked:
         flow = self._flow.current
         inversion = flow.inversions.of_shard(shard.latents)
         failures = list(shard.contents.failures)
         finish = flow(
             shard.name,
             inversion.invert,
-            decoding.samples(failures.append),
+            stoppable.through(decoding.samples(failures.append)),
             failures.append,
             self._counted,
         )

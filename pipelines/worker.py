@@ -77,6 +77,10 @@ class ShardWorker:
         )
         return report
 
+    def cancel(self, shard: str) -> None:
+        """Stop a shard that `run` works on, from another thread; see `ShardPipeline.cancel`."""
+        self._pipeline.cancel(shard)
+
     def images_done(self) -> int:
         """A number that grows with every stage of every image: the heartbeat."""
         return self._done
