@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+from cluster.drain import Drain
 from cluster.interrupts import Interrupts
 from cluster.pools.protocol import Pool
 from cluster.scheduling.orders import (
+    AvoidMachine,
+    Cancel,
     KillWorker,
+    LetGo,
     Order,
     Quarantine,
     Release,
@@ -15,13 +19,13 @@ from cluster.scheduling.orders import (
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
-from cluster.watching.observer import Draining
-from cluster.watching.watch import Watch
+from cluster.watching.monitor import Monitor
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
 
 _POLL_S = 0.5
+_BEAT_S = 1.0
 _REFRESH_S = 60.0
 _REFRESH_SHARE = 0.05
 """At most this part of the time goes into listing what other drivers have committed."""
@@ -30,11 +34,21 @@ _REFRESH_SHARE = 0.05
 class Driver:
     """One driver run over the pending shards of a folder."""
 
-    def __init__(self, folder: RunFolder, schedule: Schedule, pool: Pool, watch: Watch) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        schedule: Schedule,
+        pool: Pool,
+        monitor: Monitor,
+        *,
+        drain_timeout_s: float | None = None,
+    ) -> None:
         self._folder = folder
         self._schedule = schedule
         self._pool = pool
-        self._watch = watch
+        self._monitor = monitor
+        self._drain_timeout_s = drain_timeout_s
+        self._beat_at = 0.0
         self._refresh_at = time.monotonic() + _REFRESH_S
 
     def run(self) -> str:
@@ -46,7 +60,7 @@ class Driver:
             KeyboardInterrupt: a second signal came.
 
         """
-        draining = False
+        drain = Drain(self._schedule, self._monitor, self._drain_timeout_s)
         with Interrupts() as interrupts:
             while True:
                 now = time.monotonic()
@@ -56,28 +70,34 @@ class Driver:
                     break
                 for event in self._pool.poll(_POLL_S):
                     now = time.monotonic()
-                    self._watch.noted(event, now)
+                    self._monitor.noted(event, now)
                     self._schedule.observe(event, now)
                 now = time.monotonic()
-                self._schedule.heartbeats(self._pool.heartbeats(), now)
-                if interrupts.asked and not draining:
-                    draining = True
-                    self._schedule.drain()
-                    flying = self._schedule.counts.in_flight
-                    self._watch.noted(Draining(interrupts.asked, flying), now)
+                if now >= self._beat_at:
+                    self._beat_at = now + _BEAT_S
+                    self._schedule.heartbeats(self._pool.heartbeats(), now)
+                drain.tick(interrupts.asked, now)
                 self._refresh(now)
-                self._watch.tick(now)
+                self._monitor.tick(now)
         return interrupts.asked
 
     def _carry_out(self, order: Order) -> None:
+        if not isinstance(order, Quarantine):  # which may turn out to be none
+            self._monitor.noted(order, time.monotonic())
         match order:
             case StartWorker(worker):
                 self._pool.start(worker)
             case KillWorker(worker, reason):
-                self._watch.noted(order, time.monotonic())
                 self._pool.kill(worker, reason)
+            case LetGo(worker):
+                self._pool.let_go(worker)
             case Submit(worker, task):
                 self._pool.submit(worker, task)
+            case Cancel(worker, shard):
+                self._pool.cancel(worker, shard)
+            case AvoidMachine(node, reason):
+                if not self._pool.avoid(node):
+                    self._schedule.no_machine_left(reason)
             case Release(shard):
                 quarantine.release(self._folder, shard)
             case Quarantine():
@@ -88,7 +108,7 @@ class Driver:
         if storage.exists(self._folder.commit_url(order.shard)):
             self._schedule.found_committed([order.shard])
             return
-        self._watch.noted(order, time.monotonic())
+        self._monitor.noted(order, time.monotonic())
         quarantine.quarantine(
             self._folder,
             order.shard,

@@ -14,11 +14,11 @@ from rich.console import Console
 from cluster.driver import Driver
 from cluster.pools.opening import check_engine, observers, open_pool, shard_worker
 from cluster.pools.protocol import ClusterLostError, WorkerFactory
-from cluster.scheduling.orders import EXIT_FAILED, Rules, Stop
+from cluster.scheduling.orders import DUPLICATE_ABOVE, EXIT_FAILED, Rules, Stop
 from cluster.scheduling.schedule import Schedule
 from cluster.settlement import Outcome, settled
 from cluster.views.work import show_end
-from cluster.watching.watch import Watch
+from cluster.watching.monitor import Monitor
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
@@ -74,7 +74,7 @@ def run(
     todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
     console = console or Console(stderr=True)
     schedule = Schedule(todo, rules or _rules(config.execution))
-    watch = Watch(
+    monitor = Monitor(
         folder,
         config.execution,
         _WORK[config.pipeline],
@@ -83,11 +83,11 @@ def run(
         console,
     )
     fingerprint = str(record["fingerprint"])
-    stop, threads_left = _drive(config, folder, schedule, fingerprint, address, factory, watch)
-    watch.finalizing()
+    stop, threads_left = _drive(config, folder, schedule, fingerprint, address, factory, monitor)
+    monitor.finalizing()
     outcome = replace(settled(folder, names, stop), threads_left=threads_left)
-    watch.ended(outcome.exit_code, outcome.sentence)
-    show_end(console, folder, watch.record())
+    monitor.ended(outcome.exit_code, outcome.sentence)
+    show_end(console, folder, monitor.record())
     return outcome
 
 
@@ -97,6 +97,7 @@ def _rules(execution: Execution) -> Rules:
         max_attempts=execution.max_attempts,
         max_error_rate=execution.max_error_rate,
         stall_timeout_s=execution.stall_timeout_s,
+        duplicate_above=DUPLICATE_ABOVE if execution.duplicate_stragglers else 0.0,
     )
 
 
@@ -120,7 +121,7 @@ def _drive(
     fingerprint: str,
     address: str | None,
     factory: WorkerFactory,
-    watch: Watch,
+    monitor: Monitor,
 ) -> tuple[Stop | None, bool]:
     """Why it ended before all shards did, and whether threads were left behind."""
     stop: Stop | None = None
@@ -128,10 +129,16 @@ def _drive(
     try:
         with open_pool(config, fingerprint, address, factory, schedule.counts.total) as pool:
             try:
-                with watch:
-                    for observer in observers(config.execution, fingerprint, watch.tally):
-                        watch.add(observer)
-                    asked = Driver(folder, schedule, pool, watch).run()
+                with monitor:
+                    for observer in observers(config.execution, fingerprint, monitor.tally):
+                        monitor.add(observer)
+                    asked = Driver(
+                        folder,
+                        schedule,
+                        pool,
+                        monitor,
+                        drain_timeout_s=config.execution.drain_timeout_s,
+                    ).run()
                 stop = schedule.stopped
                 if stop is None and asked and schedule.counts.waiting:
                     stop = Stop(EXIT_FAILED, f"stopped by {asked}")

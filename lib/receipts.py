@@ -20,6 +20,12 @@ class ShardTask:
     url: str
     attempt: int
     """1 for the first started attempt."""
+    duplicate: bool = False
+    """Another worker has it in hand: who is second to finish changes nothing."""
+
+
+class ShardCancelled(Exception):
+    """A worker stopped a shard because it was told to: nothing of it is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,9 @@ class ShardReport:
     model_s: float
     """Seconds in which this shard held the model."""
     wait_s: float
-    """Seconds in which the model was held but waited for decoded images."""
+    """Seconds in which the model was held but waited: for decoded images, or for encoders that were
+    too far behind.
+    """
     write_s: float
     """Encoding what was left, tar, PUT and commit."""
     host: str
@@ -70,3 +78,11 @@ class ShardReport:
     """
     error_kinds: Mapping[str, int] = field(default_factory=dict)
     """Kind -> rows in the shard's errors file."""
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the model's time, from when it was free for this shard to when the shard let
+        go of it, in which it did nothing.
+        """
+        time_s = self.model_s + self.idle_s
+        return (self.wait_s + self.idle_s) / time_s if time_s else 0.0

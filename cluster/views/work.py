@@ -51,7 +51,7 @@ def work_rows(work: Work) -> Rows:
         rows.append(
             (f"{unit} utilisation", f"{work.utilisation:.1%} of the time workers were ready")
         )
-        rows.append((f"{unit} wait", f"{work.waited:.1%} of its time, for images"))
+        rows.append((f"{unit} wait", f"{work.waited:.1%} of its time, for images or encoders"))
     if work.images:
         ms = work.model_s / work.images * 1000
         each = f"{ms:,.0f} ms" if ms < 10_000 else duration(ms / 1000)
@@ -60,6 +60,10 @@ def work_rows(work: Work) -> Rows:
     rows.append(("cost", f"{work.gpu_hours:.4g} GPU-hours, {cost}" if work.gpu_held_s else cost))
     if work.again:
         rows.append(("shards begun again", f"{work.again:,} of {work.attempts:,} begun"))
+    if work.doubled or work.cancelled:
+        rows.append(
+            ("stragglers doubled", f"{work.doubled:,}, {work.cancelled:,} attempts stopped")
+        )
     if work.beaten:
         rows.append(("done twice", f"{work.beaten:,} shards that another worker had committed"))
     if work.failures:

@@ -12,8 +12,8 @@ from cluster.pools.protocol import (
     WorkerPlaced,
     WorkerReady,
 )
-from cluster.scheduling.orders import Counts, KillWorker, Quarantine
-from cluster.watching.observer import Draining, Noted
+from cluster.scheduling.orders import AvoidMachine, Cancel, Counts, KillWorker, LetGo, Quarantine
+from cluster.watching.observer import Draining, Noted, Released
 from cluster.watching.tally import Tally
 
 
@@ -28,8 +28,8 @@ class EventNotes:
         """One line."""
         add = self._log.add
         match fact:
-            case WorkerPlaced(worker, host, pid):
-                add("worker_placed", worker=worker, host=host, pid=pid)
+            case WorkerPlaced(worker, host, pid, node):
+                add("worker_placed", worker=worker, host=host, pid=pid, node=node)
             case WorkerReady(worker, host, pid):
                 add("worker_ready", worker=worker, host=host, pid=pid)
             case KillWorker(worker, reason):
@@ -60,8 +60,16 @@ class EventNotes:
                 )
             case Quarantine(shard, _, reason, _, attempts):
                 add("quarantined", shard=shard, reason=reason, attempts=attempts)
+            case LetGo(worker):
+                add("worker_let_go", worker=worker)
+            case AvoidMachine(node, reason):
+                add("machine_avoided", node=node, reason=reason)
+            case Cancel(worker, shard):
+                add("shard_cancelled", shard=shard, worker=worker)
             case Draining(signal, in_flight):
                 add("draining", signal=signal, in_flight=in_flight)
+            case Released(in_flight):
+                add("released", in_flight=in_flight)
 
     def tick(self, counts: Counts, now: float) -> None:
         """Nothing is noted by the clock alone."""

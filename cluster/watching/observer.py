@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.pools.protocol import Event
-from cluster.scheduling.orders import Counts, KillWorker, Quarantine
+from cluster.scheduling.orders import Counts, Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,19 @@ class Draining:
 
     signal: str
     in_flight: int
+    timeout_s: float | None
+    """After which those in flight are released."""
 
 
-Noted = Event | KillWorker | Quarantine | Draining
-"""What a pool reports, and what the driver decides: a worker to be ended, a shard given up."""
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Shards in flight are stopped and left for the next run."""
+
+    in_flight: int
+
+
+Noted = Event | Order | Draining | Released
+"""What a pool reports, what the schedule orders, and how the run ends early."""
 
 
 class Observer(Protocol):

@@ -21,7 +21,7 @@ COUNTERS = {
     "deltah_edits_total": ("Edited images.", ()),
     "deltah_bytes_total": ("Bytes of shards read, and of images written.", ("dir",)),
     "deltah_gpu_busy_seconds_total": ("Seconds in which models computed.", ()),
-    "deltah_gpu_wait_seconds_total": ("Seconds in which models had no images.", ()),
+    "deltah_gpu_wait_seconds_total": ("Seconds in which models waited for images or encoders.", ()),
     "deltah_worker_ready_seconds_total": ("Seconds for which workers stood ready.", ()),
     "deltah_attempts_total": ("Shards begun, by what became of them.", ("verdict",)),
     "deltah_worker_deaths_total": ("Workers that ended unasked.", ("cause",)),
@@ -78,6 +78,7 @@ class RayMetrics:
         reach("deltah_attempts_total", work.shards, verdict="committed")
         reach("deltah_attempts_total", work.beaten, verdict="beaten")
         reach("deltah_attempts_total", work.lost, verdict="worker_died")
+        reach("deltah_attempts_total", work.cancelled, verdict="cancelled")
         for verdict, count in work.failures.items():
             reach("deltah_attempts_total", count, verdict=verdict)
         for cause, count in work.deaths.items():

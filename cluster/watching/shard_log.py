@@ -17,7 +17,7 @@ from cluster.pools.protocol import (
     WorkerFailedToStart,
     WorkerReady,
 )
-from cluster.scheduling.orders import Counts, KillWorker, Quarantine
+from cluster.scheduling.orders import AvoidMachine, Counts, KillWorker, Quarantine
 from cluster.watching.observer import Noted
 from lib.receipts import ShardReport
 
@@ -49,6 +49,9 @@ class ShardLog:
             case ShardFinished(worker, task, report):
                 seconds = now - self._begun_at.pop((worker, task.shard), now)
                 _log.info("%s", shard_sentence(worker, report, seconds))
+            case ShardRaised(worker, task, raised) if raised.verdict == "cancelled":
+                self._begun_at.pop((worker, task.shard), None)
+                _log.info("worker %d has stopped shard %s", worker, task.shard)
             case ShardRaised(worker, task, raised):
                 self._begun_at.pop((worker, task.shard), None)
                 self._warn(f"shard {task.shard}, attempt {task.attempt}: {raised}")
@@ -60,6 +63,8 @@ class ShardLog:
                 for key in [key for key in self._begun_at if key[0] == worker]:
                     del self._begun_at[key]
                 self._warn(f"worker {worker} died: {reason}")
+            case AvoidMachine(node, reason):
+                self._warn(f"no more workers are placed on machine {node}: {reason}")
             case Quarantine(shard, _, reason):
                 self._warn(f"shard {shard} is given up: {reason}")
 
@@ -75,12 +80,10 @@ class ShardLog:
 
 def shard_sentence(worker: int, report: ShardReport, seconds: float) -> str:
     """What became of a shard; `seconds` from its start to its receipt."""
-    model_s = report.model_s + report.idle_s
-    waited = f"{(report.wait_s + report.idle_s) / model_s:.1%}" if model_s > 0 else "unknown"
     parts = [
         f"shard {report.shard}, attempt {report.attempt}, worker {worker} on {report.host}:"
         f" {report.n_in} images, {report.n_err} errors, {report.n_edits} edits in {seconds:.1f} s,"
-        f" model {report.model_s:.1f} s, wait {waited}"
+        f" model {report.model_s:.1f} s, wait {report.wait_share:.1%}"
     ]
     if report.oom_batch is not None:
         parts.append(f"memory ran out, batch reduced to {report.oom_batch}")

@@ -4,7 +4,7 @@ record under drivers/, of the summary at its end and of its metrics.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from typing import Literal
 
@@ -17,10 +17,10 @@ from cluster.pools.protocol import (
     WorkerPlaced,
     WorkerReady,
 )
-from cluster.scheduling.orders import Counts, KillWorker, Quarantine
+from cluster.scheduling.orders import Counts, KillWorker, LetGo, Quarantine
 from cluster.watching.observer import Noted
 from lib.ledger.work import Work
-from lib.receipts import ShardReport
+from lib.receipts import ShardReport, ShardTask
 
 _WINDOW_S = 900.0
 """The rate is that of the last quarter of an hour: workers come and go."""
@@ -44,6 +44,8 @@ class Tally:
         self._doomed: dict[int, Cause] = {}
         self._begun: dict[int, set[str]] = {}
         """Worker -> shards that it has begun and not ended."""
+        self._copies: Counter[str] = Counter()
+        """Shard -> workers that have begun it and not ended it."""
         self._past_held_s = 0.0
         self._past_ready_s = 0.0
         self._finished: set[str] = set()
@@ -72,6 +74,8 @@ class Tally:
                 self._ready[worker] = now
                 if self._first_ready_at is None:
                     self._first_ready_at = now
+            case LetGo(worker):
+                self._end(worker, now)
             case KillWorker(worker):
                 self._doomed.setdefault(worker, "stalled")
             case WorkerDied(worker) | WorkerFailedToStart(worker):
@@ -81,16 +85,17 @@ class Tally:
             case Quarantine():
                 self.work.given_up += 1
             case ShardStarted(worker, task):
-                self.work.attempts += 1
-                self.work.again += task.attempt > 1
-                self._begun.setdefault(worker, set()).add(task.shard)
+                self._begin(worker, task)
             case ShardRaised(worker, task, raised):
-                self._begun.get(worker, set()).discard(task.shard)
-                self._count(self.work.failures, raised.verdict)
+                self._let_be(worker, task.shard)
+                if raised.verdict == "cancelled":
+                    self.work.cancelled += 1
+                else:
+                    self._count(self.work.failures, raised.verdict)
                 if raised.verdict == "worker_broken":
                     self._doomed[worker] = "broken"
             case ShardFinished(worker, task, report):
-                self._begun.get(worker, set()).discard(task.shard)
+                self._let_be(worker, task.shard)
                 self._receipt(report, now, counts=self.is_first(fact))
                 self._finished.add(task.shard)
 
@@ -160,7 +165,28 @@ class Tally:
         self._past_held_s += now - self._placed.pop(worker, now)
         self._past_ready_s += now - self._ready.pop(worker, now)
         self._doomed.pop(worker, None)
-        self._begun.pop(worker, None)
+        for shard in list(self._begun.get(worker, ())):
+            self._let_be(worker, shard)
+
+    def _begin(self, worker: int, task: ShardTask) -> None:
+        self.work.attempts += 1
+        if self._copies[task.shard]:
+            self.work.doubled += 1
+        elif task.attempt > 1:
+            self.work.again += 1
+        self._copies[task.shard] += 1
+        self._begun.setdefault(worker, set()).add(task.shard)
+
+    def _let_be(self, worker: int, shard: str) -> None:
+        begun = self._begun.get(worker, set())
+        if shard not in begun:
+            return
+        begun.discard(shard)
+        if not begun:
+            del self._begun[worker]
+        self._copies[shard] -= 1
+        if not self._copies[shard]:
+            del self._copies[shard]
 
     @staticmethod
     def _count(counts: dict[str, int], key: str) -> None:

@@ -10,7 +10,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +18,7 @@ from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.work import Work
 
-DRIVER_VERSION = 1
+DRIVER_VERSION: Final = 1
 """Raised whenever a field changes its meaning; new fields have defaults."""
 INTERVAL_S = 30.0
 _SILENT_INTERVALS = 2.5

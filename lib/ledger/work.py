@@ -28,7 +28,7 @@ class Work:
     model_s: float = 0.0
     """In which shards held the model."""
     wait_s: float = 0.0
-    """Of `model_s`, in which the model waited for decoded images."""
+    """Of `model_s`, in which the model waited: for decoded images, or for encoders far behind."""
     idle_s: float = 0.0
     """In which the model stood free between two shards."""
     write_s: float = 0.0
@@ -43,7 +43,11 @@ class Work:
     attempts: int = 0
     """Shards begun."""
     again: int = 0
-    """Of these, shards begun before."""
+    """Of these, shards begun before, after the attempt before had ended."""
+    doubled: int = 0
+    """Of these, shards that another worker still had in hand: stragglers, done twice on purpose."""
+    cancelled: int = 0
+    """Of these, shards stopped on the driver's order."""
     lost: int = 0
     """Of these, shards that ended with their worker."""
     given_up: int = 0
@@ -83,7 +87,7 @@ class Work:
 
     @property
     def waited(self) -> float | None:
-        """The share of its receipted time in which the model had no images: GPU wait."""
+        """The share of its receipted time in which the model did nothing: GPU wait."""
         seconds = self.model_s + self.idle_s
         return (self.wait_s + self.idle_s) / seconds if seconds > 0 else None
 

@@ -15,7 +15,7 @@ from cluster.pools.protocol import (
     WorkerPlaced,
     WorkerReady,
 )
-from cluster.scheduling.orders import KillWorker, Quarantine
+from cluster.scheduling.orders import KillWorker, LetGo, Quarantine
 from cluster.scheduling.verdicts import Raised
 from cluster.watching.observer import Noted
 from cluster.watching.shard_log import shard_sentence
@@ -114,6 +114,24 @@ def test_attempts_end_in_a_result_an_error_or_with_their_worker() -> None:
     work = tally.work
     assert (work.attempts, work.again, work.shards, work.lost, work.given_up) == (5, 2, 1, 2, 1)
     assert work.failures == {"damaged": 1}
+
+
+def test_a_straggler_that_is_doubled_is_not_begun_again_and_stopping_one_is_no_failure() -> None:
+    tally = told(
+        (0.0, begun(0, "a")),
+        (9.0, begun(1, "a", attempt=2)),
+        (10.0, finished(1, "a")),
+        (10.1, raised(0, "a", "cancelled")),
+    )
+    work = tally.work
+    assert (work.attempts, work.doubled, work.again, work.cancelled) == (2, 1, 0, 1)
+    assert (work.shards, work.failures) == (1, {})
+
+
+def test_a_worker_that_is_let_go_costs_nothing_any_more_and_is_no_death() -> None:
+    tally = told((0.0, WorkerReady(0, "h", 1)), (10.0, LetGo(0)))
+    assert (tally.upto(99.0).ready_s, tally.ready_workers) == (10.0, 0)
+    assert tally.work.deaths == {}
 
 
 def test_deaths_are_told_apart_by_their_cause() -> None:

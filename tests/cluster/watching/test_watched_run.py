@@ -243,7 +243,9 @@ def test_the_end_of_the_run_tells_what_it_took(seen: Watched) -> None:
     images = sum(i % 4 for i in range(_SHARDS))
     assert said["images"] == f"{images} in {_SHARDS} shards, {images} with errors"
     assert said["errors"] == f"toy: {images}"
-    assert said["model wait"] == "30.0% of its time, for images"  # (0.125 + 0.25) / (1 + 0.25)
+    assert (
+        said["model wait"] == "30.0% of its time, for images or encoders"
+    )  # (0.125 + 0.25) / (1 + 0.25)
     assert said["attempts that failed"] == f"retry {len(seen.run.events('shard_failed'))}"
     assert said["cost"].endswith(" worker-hours")
     assert said["output"] == seen.run.folder.root

@@ -18,7 +18,7 @@ from cluster.events import EventLog
 from cluster.progress import ProgressLine, line
 from cluster.scheduling.orders import Counts
 from cluster.watching.event_notes import EventNotes
-from cluster.watching.observer import Draining, Noted, Observer
+from cluster.watching.observer import Draining, Noted, Observer, Released
 from cluster.watching.shard_log import ShardLog
 from cluster.watching.tally import Tally
 from lib.ledger.driver_record import DRIVER_VERSION, INTERVAL_S, DriverRecord, write_driver
@@ -29,7 +29,7 @@ from pipelines.config import Execution
 _log = logging.getLogger(__name__)
 
 
-class Watch:
+class Monitor:
     """Use as a context around the driver's loop; then say `finalizing` and `ended`.
 
     What cannot be written is kept and tried again at the next interval: a store that refuses for
@@ -105,13 +105,20 @@ class Watch:
         """Something happened."""
         for observer in self._observers:
             observer.noted(fact, now)
-        if isinstance(fact, Draining):
-            self._state = "draining"
-            self._progress.say(
-                f"{fact.signal}: finishing the {fact.in_flight} shards in flight, starting no more;"
-                " once more stops at once"
-            )
-            self._save()
+        match fact:
+            case Draining(signal, in_flight, timeout_s):
+                self._state = "draining"
+                limit = "" if timeout_s is None else f" for up to {timeout_s:g} s"
+                self._progress.say(
+                    f"{signal}: finishing the {in_flight} shards in flight{limit}, starting no"
+                    " more; once more stops at once"
+                )
+                self._save()
+            case Released(in_flight):
+                self._progress.say(
+                    f"releasing the {in_flight} shards still in flight; the next run begins them"
+                    " again"
+                )
 
     def tick(self, now: float) -> None:
         """Time passes; called at least once a second."""
