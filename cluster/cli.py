@@ -85,8 +85,15 @@ def run(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log a line a shard, with the time.")
+    ] = False,
 ) -> None:
     """Edit all shards of a config; run it again to go on where it stopped."""
+    if verbose:
+        logging.getLogger("cluster").setLevel(logging.INFO)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     from cluster.runner import run as run_config
     from pipelines.config_file import load_config
 
@@ -106,11 +113,29 @@ def run(
 
 
 @app.command()
-def status(run_folder: _RunFolder) -> None:
+def status(
+    run_folder: _RunFolder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run is over.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 5.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Count the samples of every commit, however many.")
+    ] = False,
+    events: Annotated[int, typer.Option(min=0, help="Also print so many of the last events.")] = 0,
+) -> None:
     """Say how far a run is, from what it has left; works from anywhere and after a crash."""
-    from cluster.views.status import show_status
+    from cluster.views.status import show_status, watch_status
 
-    show_status(run_folder)
+    if watch:
+        watch_status(run_folder, deep=deep, interval_s=interval, as_json=as_json)
+    else:
+        show_status(run_folder, deep=deep, events=events, as_json=as_json)
 
 
 @app.command()

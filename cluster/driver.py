@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
-from rich.console import Console
-
 from cluster.drain import Drain
-from cluster.events import EventLog
 from cluster.interrupts import Interrupts
-from cluster.pools.protocol import (
-    Event,
-    Pool,
-    ShardFinished,
-    ShardRaised,
-    ShardStarted,
-    WorkerDied,
-    WorkerFailedToStart,
-    WorkerPlaced,
-    WorkerReady,
-)
-from cluster.progress import ProgressLine, Tally, line
+from cluster.pools.protocol import Pool
 from cluster.scheduling.orders import (
     AvoidMachine,
     Cancel,
@@ -34,6 +19,7 @@ from cluster.scheduling.orders import (
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
+from cluster.watching.monitor import Monitor
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
@@ -43,7 +29,6 @@ _BEAT_S = 1.0
 _REFRESH_S = 60.0
 _REFRESH_SHARE = 0.05
 """At most this part of the time goes into listing what other drivers have committed."""
-_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -54,21 +39,19 @@ class Driver:
         folder: RunFolder,
         schedule: Schedule,
         pool: Pool,
-        events: EventLog,
-        tally: Tally,
+        monitor: Monitor,
         *,
         drain_timeout_s: float | None = None,
     ) -> None:
         self._folder = folder
         self._schedule = schedule
         self._pool = pool
-        self._events = events
-        self._tally = tally
+        self._monitor = monitor
         self._drain_timeout_s = drain_timeout_s
         self._beat_at = 0.0
         self._refresh_at = time.monotonic() + _REFRESH_S
 
-    def run(self, console: Console, done_before: int, lost_before: int) -> str:
+    def run(self) -> str:
         """Until the schedule is over; returns the name of the signal that ended it early, or "".
 
         Raises:
@@ -77,15 +60,8 @@ class Driver:
             KeyboardInterrupt: a second signal came.
 
         """
-
-        def text(now: float) -> str:
-            return line(self._schedule.counts, self._tally, done_before, lost_before, now)
-
-        drain = Drain(self._schedule, self._events, self._drain_timeout_s)
-        with (
-            Interrupts() as interrupts,
-            ProgressLine(console, text, time.monotonic()) as progress,
-        ):
+        drain = Drain(self._schedule, self._monitor, self._drain_timeout_s)
+        with Interrupts() as interrupts:
             while True:
                 now = time.monotonic()
                 for order in self._schedule.orders(now):
@@ -94,38 +70,32 @@ class Driver:
                     break
                 for event in self._pool.poll(_POLL_S):
                     now = time.monotonic()
-                    self._note(event, now)
+                    self._monitor.noted(event, now)
                     self._schedule.observe(event, now)
                 now = time.monotonic()
                 if now >= self._beat_at:
                     self._beat_at = now + _BEAT_S
                     self._schedule.heartbeats(self._pool.heartbeats(), now)
-                self._tally.pass_time(self._schedule.ready_workers, now)
-                for sentence in drain.tick(interrupts.asked, now):
-                    progress.say(sentence)
+                drain.tick(interrupts.asked, now)
                 self._refresh(now)
-                self._events.tick(now)
-                progress.tick(now)
-            progress.finish(time.monotonic())
+                self._monitor.tick(now)
         return interrupts.asked
 
     def _carry_out(self, order: Order) -> None:
+        if not isinstance(order, Quarantine):  # which may turn out to be none
+            self._monitor.noted(order, time.monotonic())
         match order:
             case StartWorker(worker):
                 self._pool.start(worker)
             case KillWorker(worker, reason):
-                _log.warning("worker %d is ended: %s", worker, reason)
                 self._pool.kill(worker, reason)
             case LetGo(worker):
                 self._pool.let_go(worker)
-                self._events.add("worker_let_go", worker=worker)
             case Submit(worker, task):
                 self._pool.submit(worker, task)
             case Cancel(worker, shard):
                 self._pool.cancel(worker, shard)
             case AvoidMachine(node, reason):
-                _log.warning("no more workers are placed on machine %s: %s", node, reason)
-                self._events.add("machine_avoided", node=node, reason=reason)
                 if not self._pool.avoid(node):
                     self._schedule.no_machine_left(reason)
             case Release(shard):
@@ -138,7 +108,7 @@ class Driver:
         if storage.exists(self._folder.commit_url(order.shard)):
             self._schedule.found_committed([order.shard])
             return
-        _log.warning("shard %s is given up: %s", order.shard, order.reason)
+        self._monitor.noted(order, time.monotonic())
         quarantine.quarantine(
             self._folder,
             order.shard,
@@ -147,43 +117,6 @@ class Driver:
             order.traceback or None,
             order.attempts,
         )
-        self._events.add(
-            "quarantined", shard=order.shard, reason=order.reason, attempts=order.attempts
-        )
-
-    def _note(self, event: Event, now: float) -> None:
-        add = self._events.add
-        match event:
-            case WorkerPlaced():
-                pass
-            case WorkerReady(worker, host, pid):
-                add("worker_ready", worker=worker, host=host, pid=pid)
-            case WorkerFailedToStart(worker, raised, node_lost):
-                _log.warning("worker %d could not start: %s", worker, raised)
-                add(
-                    "worker_died",
-                    worker=worker,
-                    reason=f"could not start: {raised}",
-                    node_lost=node_lost,
-                )
-            case ShardStarted(worker, task):
-                add("shard_started", shard=task.shard, attempt=task.attempt, worker=worker)
-            case ShardFinished(worker, _, report):
-                self._tally.add(report, now)
-                add("shard_done", worker=worker, report=report)
-            case ShardRaised(worker, task, raised):
-                _log.warning("shard %s, attempt %d: %s", task.shard, task.attempt, raised)
-                add(
-                    "shard_failed",
-                    shard=task.shard,
-                    attempt=task.attempt,
-                    worker=worker,
-                    error=str(raised),
-                    verdict=raised.verdict,
-                )
-            case WorkerDied(worker, reason, node_lost):
-                _log.warning("worker %d died: %s", worker, reason)
-                add("worker_died", worker=worker, reason=reason, node_lost=node_lost)
 
     def _refresh(self, now: float) -> None:
         """Two drivers may share a folder: what the other has done need not be done here."""

@@ -10,7 +10,8 @@ from lib.files import storage
 from lib.ledger.commit_record import CommitDamageError
 from lib.ledger.finalize import finalize
 from lib.ledger.run_folder import RunFolder
-from lib.ledger.run_index import LEARNED_REGIONS, RunIndex, read_index
+from lib.ledger.run_index import LEARNED_REGIONS, RunIndex, covers, read_index
+from lib.ledger.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,8 @@ class Outcome:
 
 def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
     """Finalize if all shards have ended, and say how it stands."""
-    committed, quarantined = folder.committed(), folder.quarantined_names()
-    done = sum(name in committed for name in names)
-    lost = sum(name in quarantined and name not in committed for name in names)
+    snapshot = folder.snapshot(names)
+    done, lost = snapshot.counts.committed, snapshot.counts.quarantined
     where = storage.redact(folder.root)
     tail = f"{done} of {len(names)} shards done, {lost} quarantined, in {where}"
     if stop is None and done + lost < len(names):
@@ -39,7 +39,7 @@ def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
         again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
         return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
     try:
-        index = _final_index(folder, committed, quarantined) or finalize(folder)
+        index = _final_index(folder, snapshot) or finalize(folder)
     except (OSError, CommitDamageError) as error:
         text = f"the run cannot be finalized: {storage.redact(str(error))} ({tail})"
         return Outcome(EXIT_FAILED, text, len(names), done, lost)
@@ -76,18 +76,12 @@ def _counts(by_rule: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} not {rule}" for rule, count in ordered)
 
 
-def _final_index(
-    folder: RunFolder, committed: frozenset[str], quarantined: frozenset[str]
-) -> RunIndex | None:
+def _final_index(folder: RunFolder, snapshot: Snapshot) -> RunIndex | None:
     """The index, if it speaks of just these shards."""
     try:
         index = read_index(folder)
     except ValueError:  # of another release
         return None
-    if (
-        index is None
-        or {entry["shard"] for entry in index["shards"]} != committed
-        or set(index["quarantined"]) != quarantined
-    ):
+    if index is None or not covers(index, snapshot):
         return None
     return index

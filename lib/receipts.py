@@ -6,7 +6,8 @@ Nothing here imports torch, so the driver, `plan` and `status` stay light.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -75,6 +76,8 @@ class ShardReport:
     oom_batch: int | None = None
     """The smaller batch that running out of memory forced; None when the configured one was used.
     """
+    error_kinds: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> rows in the shard's errors file."""
 
     @property
     def wait_share(self) -> float:

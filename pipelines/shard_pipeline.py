@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -170,6 +171,7 @@ class ShardPipeline:
             write_s=time.perf_counter() - closing,
             host=socket.gethostname(),
             oom_batch=worked.limit,
+            error_kinds=dict(Counter(failure.kind for failure in worked.failures)),
         )
 
     def _read(self, task: ShardTask) -> _Input:

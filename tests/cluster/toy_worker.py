@@ -81,7 +81,22 @@ class ToyWorker:
         outcome = commit(self._folder, result, self._fingerprint)
         self._done += samples
         return ShardReport(
-            task.shard, task.attempt, outcome, samples, 0, samples, 0, 1, 1, 0.0, 0.1, 0.0, 0.0, "h"
+            shard=task.shard,
+            attempt=task.attempt,
+            outcome=outcome,
+            n_in=samples,
+            n_ok=0,
+            n_err=samples,
+            n_edits=0,
+            bytes_in=1,
+            bytes_out=1,
+            read_s=0.25,
+            model_s=1.0,
+            wait_s=0.125,
+            write_s=0.5,
+            host="h",
+            idle_s=0.25,
+            error_kinds={"toy": samples} if samples else {},
         )
 
 

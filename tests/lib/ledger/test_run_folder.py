@@ -9,8 +9,9 @@ import pytest
 from lib.files import storage
 from lib.fingerprint import fingerprint as fingerprint_of
 from lib.ledger import quarantine
-from lib.ledger.run_folder import Counts, RunConflict, RunFolder
+from lib.ledger.run_folder import RunConflict, RunFolder
 from lib.ledger.run_record import run_record
+from lib.ledger.snapshot import Counts
 
 FIELDS: dict[str, Any] = {
     "grid": {"num_steps": 50, "spacing": "trailing"},
