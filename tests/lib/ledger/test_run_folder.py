@@ -117,6 +117,27 @@ def test_progress_is_told_by_names_alone(folder: RunFolder) -> None:
     assert folder.counts(["a", "b"]) == Counts(inputs=2, committed=1, quarantined=0)
 
 
+def test_a_shard_that_moves_on_while_it_is_listed_is_never_missed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add_inputs({"a": "a.tar"})
+    quarantine.quarantine(folder, "a", "a.tar", "its worker died", None, 3)
+    real = storage.list_names
+
+    def slow(url: str) -> list[str]:
+        names = real(url)
+        if not storage.exists(folder.commit_url("a")):  # a late worker does it after all
+            storage.create(folder.commit_url("a"), b"not opened")
+            quarantine.release(folder, "a")
+            folder.add_inputs({"b": "b.tar"})
+        return names
+
+    monkeypatch.setattr(storage, "list_names", slow)
+    now = folder.snapshot()
+    assert (now.committed, now.quarantined, now.pending) == ({"a"}, frozenset(), {"b"})
+    assert folder.counts() == Counts(inputs=2, committed=1, quarantined=0)
+
+
 def test_the_first_reason_of_a_quarantine_stays_until_it_is_released(folder: RunFolder) -> None:
     url = "s3://user:secret@faces/c.tar"
     assert quarantine.quarantine(folder, "c", url, f"{url} is cut", f"at {url}", 3)
