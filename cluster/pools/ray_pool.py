@@ -43,6 +43,11 @@ _MAX_BEATS_PER_S = 50.0
 """Of all workers together: a thousand are asked less often, not a thousand times in two seconds."""
 
 
+def beat_interval_s(workers: int) -> float:
+    """Seconds between two heartbeats of one worker."""
+    return max(_HEARTBEAT_S, workers / _MAX_BEATS_PER_S)
+
+
 class RayPool:
     """See `cluster.pools.protocol.Pool`. Ray must be connected."""
 
@@ -195,8 +200,7 @@ class RayPool:
                     self._events.append(ShardFinished(number, task, answer))
             case "beat":
                 actor.images = answer
-                interval_s = max(_HEARTBEAT_S, len(self._actors) / _MAX_BEATS_PER_S)
-                actor.beat_due = time.monotonic() + interval_s
+                actor.beat_due = time.monotonic() + beat_interval_s(len(self._actors))
 
     # -- deaths ----------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 """Which worker gets which shard: one each before anyone gets two, suspects alone, the last ones to
-whoever is free first, and what lags behind a second time.
+whoever is free first, what lags behind a second time; and who is not needed any more.
 """
 
 from __future__ import annotations
 
 from cluster.scheduling.fleet import Fleet, Worker
-from cluster.scheduling.orders import Rules, Submit
+from cluster.scheduling.orders import LetGo, Rules, Submit
 from cluster.scheduling.shard_queue import Shard, ShardQueue
 from cluster.scheduling.stragglers import ShardTimes, laggards
 from lib.receipts import ShardTask
@@ -120,3 +120,15 @@ class Dispatch:
         self._fleet.give(worker, task, now, alone=alone)
         self._queue.send(shard)
         return Submit(worker.number, task)
+
+    def spare(self, now: float) -> list[LetGo]:
+        """Workers for which there will be no work, whatever becomes of the shards in flight."""
+        counts = self._queue.counts
+        if counts.waiting:
+            return []
+        idle = self._fleet.with_room(0)
+        spare = [w for w in idle if now - w.freed_at > self._rules.spare_s]
+        spare = spare[: max(0, len(idle) - counts.in_flight)]
+        for worker in spare:
+            self._fleet.remove(worker)
+        return [LetGo(worker.number) for worker in spare]

@@ -24,16 +24,13 @@ from cluster.pools.protocol import (
 from cluster.scheduling.budget import ErrorBudget
 from cluster.scheduling.dispatch import Dispatch
 from cluster.scheduling.fleet import Fleet, Worker
-from cluster.scheduling.machines import Machines
 from cluster.scheduling.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
     EXIT_REFUSED,
-    AvoidMachine,
     Cancel,
     Counts,
     KillWorker,
-    LetGo,
     Order,
     Quarantine,
     Release,
@@ -41,6 +38,7 @@ from cluster.scheduling.orders import (
     StartWorker,
     Stop,
 )
+from cluster.scheduling.places import Places
 from cluster.scheduling.shard_queue import Shard, ShardQueue
 from cluster.scheduling.verdicts import Raised
 from cluster.scheduling.watch import Watch
@@ -54,7 +52,7 @@ class Schedule:
         self._queue = ShardQueue(shards)
         self._fleet = Fleet(min(rules.workers, len(shards)), rules.in_flight)
         self._dispatch = Dispatch(self._queue, self._fleet, rules)
-        self._machines = Machines(rules.max_start_failures)
+        self._places = Places(self._fleet, rules.max_start_failures)
         self._budget = ErrorBudget(rules.max_error_rate)
         self._queued: list[Order] = []
         self._watch = Watch(rules)
@@ -150,19 +148,8 @@ class Schedule:
             missing = counts.waiting + counts.in_flight - len(self._fleet)
             orders += [StartWorker(w.number) for w in self._fleet.start(missing, now)]
             orders += self._dispatch.submissions(now)
-            orders += [LetGo(worker) for worker in self._spare(now)]
+            orders += self._dispatch.spare(now)
         return orders
-
-    def _spare(self, now: float) -> list[int]:
-        """Workers for which there will be no work, whatever becomes of the shards in flight."""
-        counts = self.counts
-        if counts.waiting:
-            return []
-        idle = [w for w in self._fleet.with_room(0) if now - w.freed_at > self._rules.spare_s]
-        spare = idle[: max(0, len(self._fleet.with_room(0)) - counts.in_flight)]
-        for worker in spare:
-            self._fleet.remove(worker)
-        return [worker.number for worker in spare]
 
     # -- what happened to a shard ----------------------------------------------------------------
 
@@ -173,8 +160,7 @@ class Schedule:
             spent_s = self._take_back(worker, shard, now)
             if spent_s is not None:
                 self._dispatch.times.add(spent_s)
-            worker.slot.failures = 0
-            self._machines.worked(worker.node)
+            self._places.worked(worker)
         if shard.state == "done":
             return
         if shard.state == "quarantined":
@@ -266,19 +252,11 @@ class Schedule:
     # -- what ends a run -------------------------------------------------------------------------
 
     def _start_failed(self, worker: Worker, reason: str) -> None:
-        """The machine is to blame if others failed there too, else the worker's place."""
-        slot = worker.slot
-        if worker.node and self._machines.failed(worker.node):
-            slot.failures = 0
-            self._queued.append(AvoidMachine(worker.node, reason))
-            return
-        slot.failures += 1
-        if slot.failures >= self._rules.max_start_failures and self._fleet.retire(slot):
-            self._stop(
-                EXIT_FAILED,
-                f"no worker stays up, {slot.failures} tries in each of {len(self._fleet.slots)}"
-                f" places: {reason}",
-            )
+        order = self._places.failed(worker, reason)
+        if isinstance(order, Stop):
+            self._stop(order.exit_code, order.sentence)
+        elif order is not None:
+            self._queued.append(order)
 
     def _check_budget(self) -> None:
         overdrawn = self._budget.overdrawn(self.counts)

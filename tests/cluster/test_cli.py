@@ -191,11 +191,11 @@ def short_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def begin(toy_run: Any, engine: str) -> subprocess.Popen[str]:
+def begin(toy_run: Any, engine: str, *changes: str) -> subprocess.Popen[str]:
     script = Path(__file__).parent / "signalled_run.py"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     process = subprocess.Popen(
-        [sys.executable, str(script), str(toy_run.root), engine],
+        [sys.executable, str(script), str(toy_run.root), engine, *changes],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -224,6 +224,24 @@ def test_a_signal_finishes_what_is_in_flight_and_says_so(toy_run: Any, engine: s
     assert all(len(toy_run.starts(name)) == 1 for name in begun)
     assert f"{len(done)} of 30 shards done" in out
     assert toy_run.events("run_finished")[0]["exit_code"] == 1
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_shards_that_outlast_the_drain_are_released_uncommitted_and_uncharged(
+    toy_run: Any, engine: str
+) -> None:
+    toy_run.write(s0={"seconds": 100}, s1={"seconds": 100}, s2={"seconds": 100})
+    process = begin(toy_run, engine, "execution.drain_timeout_s=0.5")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "finishing the" in err
+    assert "for up to 0.5 s" in err
+    assert "releasing the" in err
+    assert "stopped by SIGTERM (0 of 3 shards done" in out
+    assert toy_run.folder.committed() == frozenset()
+    assert toy_run.folder.quarantined_names() == frozenset()
+    assert len(toy_run.events("released")) == 1
 
 
 def test_a_second_signal_ends_at_once(toy_run: Any) -> None:
