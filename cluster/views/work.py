@@ -46,7 +46,9 @@ def work_rows(work: Work) -> Rows:
     unit = "gpu" if work.gpu_held_s else "model"
     rows: Rows = []
     if work.images_per_s is not None:
-        rows.append(("time", f"{duration(work.wall_s)}, {work.images_per_s:.1f} images/s"))
+        rate = work.images_per_s
+        digits = 1 if rate >= 10 else 2
+        rows.append(("time", f"{duration(work.wall_s)}, {rate:.{digits}f} images/s"))
     if work.shards and work.utilisation is not None and work.waited is not None:
         rows.append(
             (f"{unit} utilisation", f"{work.utilisation:.1%} of the time workers were ready")
@@ -56,8 +58,10 @@ def work_rows(work: Work) -> Rows:
         ms = work.model_s / work.images * 1000
         each = f"{ms:,.0f} ms" if ms < 10_000 else duration(ms / 1000)
         rows.append((f"{unit} time an image", each))
-    cost = f"{work.worker_hours:.4g} worker-hours"
-    rows.append(("cost", f"{work.gpu_hours:.4g} GPU-hours, {cost}" if work.gpu_held_s else cost))
+    cost = f"{_hours(work.worker_hours)} worker-hours"
+    rows.append(
+        ("cost", f"{_hours(work.gpu_hours)} GPU-hours, {cost}" if work.gpu_held_s else cost)
+    )
     if work.again:
         rows.append(("shards begun again", f"{work.again:,} of {work.attempts:,} begun"))
     if work.doubled or work.cancelled:
@@ -79,6 +83,10 @@ def work_rows(work: Work) -> Rows:
 def counted(counts: Mapping[str, int]) -> str:
     """Such as `died 3, stalled 1`."""
     return ", ".join(f"{what.replace('_', ' ')} {n:,}" for what, n in by_count(counts).items())
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
 
 
 def _quarantined(folder: RunFolder) -> Rows:
