@@ -98,6 +98,8 @@ class FaultyS3:
 
     def __init__(self, server: tuple[str, int], stall_s: float) -> None:
         self.plan: Plan | None = None
+        self.message = "spoilt"
+        """What refusals say."""
         self.seen: list[tuple[Request, Fault | None]] = []
         self._upstream = server
         self._stall_s = stall_s
@@ -212,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if fault in REFUSALS:
-            text = f"<Error><Code>{fault.value}</Code><Message>spoilt</Message></Error>"
+            text = f"<Error><Code>{fault.value}</Code><Message>{owner.message}</Message></Error>"
             content = b"" if self.command == "HEAD" else text.encode()
             self._answer(REFUSALS[fault], [("Content-Type", "application/xml")], content)
             return

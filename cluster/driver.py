@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 
-from cluster.events import EventLog
+from cluster.events import PATIENCE_S, EventLog
 from cluster.interrupts import Interrupts
 from cluster.pools.protocol import (
     Event,
@@ -53,11 +53,14 @@ class Driver:
         self._events = events
         self._tally = tally
         self._refresh_at = time.monotonic() + _REFRESH_S
+        self._unread: set[str] = set()
+        """Shards whose store did not answer."""
 
     def run(self, console: Console, done_before: int, lost_before: int) -> str:
         """Until the schedule is over; returns the name of the signal that ended it early, or "".
 
         Raises:
+            StoreUnavailableError: the store of the run folder or of the input is down.
             OSError: the run folder cannot be written.
             ClusterLostError: the cluster went away.
             KeyboardInterrupt: a second signal came.
@@ -78,6 +81,10 @@ class Driver:
                     self._carry_out(order)
                 if self._schedule.over:
                     break
+                # Both may wait for the store, so they come before the heartbeats: what a worker did
+                # meanwhile must be known when the next orders are made.
+                self._refresh(now)
+                self._events.tick(now)
                 for event in self._pool.poll(_POLL_S):
                     now = time.monotonic()
                     self._note(event, now)
@@ -93,8 +100,6 @@ class Driver:
                         f"{interrupts.asked}: finishing the {flying} shards in flight, starting no"
                         " more; once more stops at once"
                     )
-                self._refresh(now)
-                self._events.tick(now)
                 progress.tick(now)
             progress.finish(time.monotonic())
         return interrupts.asked
@@ -118,6 +123,9 @@ class Driver:
         if storage.exists(self._folder.commit_url(order.shard)):
             self._schedule.found_committed([order.shard])
             return
+        if order.shard in self._unread:
+            with storage.patience(PATIENCE_S):
+                storage.exists(order.url)  # where even that fails, the store is to blame, no shard
         _log.warning("shard %s is given up: %s", order.shard, order.reason)
         quarantine.quarantine(
             self._folder,
@@ -153,6 +161,8 @@ class Driver:
                 add("shard_done", worker=worker, report=report)
             case ShardRaised(worker, task, raised):
                 _log.warning("shard %s, attempt %d: %s", task.shard, task.attempt, raised)
+                if raised.verdict == "unavailable":
+                    self._unread.add(task.shard)
                 add(
                     "shard_failed",
                     shard=task.shard,
@@ -169,6 +179,10 @@ class Driver:
         """Two drivers may share a folder: what the other has done need not be done here."""
         if now < self._refresh_at:
             return
-        self._schedule.found_committed(self._folder.committed())
+        try:
+            with storage.patience(PATIENCE_S):
+                self._schedule.found_committed(self._folder.committed())
+        except storage.StoreUnavailableError as error:
+            _log.warning("%s; what other drivers have done is looked up later", error)
         end = time.monotonic()
         self._refresh_at = end + max(_REFRESH_S, (end - now) / _REFRESH_SHARE)

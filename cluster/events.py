@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -17,12 +18,16 @@ from typing import Any
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 
+PATIENCE_S = 10.0
+"""A driver has workers to see to: what it can also write or look up later waits no longer."""
+
 _INTERVAL_S = 30.0
 _MAX_FILE_BYTES = 4_000_000
+_log = logging.getLogger(__name__)
 
 
 class EventLog:
-    """Collects events and writes them; OSError leaves `add` and `flush` where the store refuses."""
+    """Collects events and writes them; `tick` and `flush` raise OSError where the store refuses."""
 
     def __init__(self, folder: RunFolder, now: float) -> None:
         start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -33,6 +38,9 @@ class EventLog:
         self._bytes = 0
         self._written_at = now
         self._dirty = False
+        if self._bytes > _MAX_FILE_BYTES:
+            self._part += 1
+            self._lines, self._bytes = [], 0
 
     def add(self, event: str, **fields: object) -> None:
         """Record `event` with its time (UTC) and fields; dataclasses become objects."""
@@ -41,24 +49,30 @@ class EventLog:
         self._lines.append(storage.redact(line))
         self._bytes += len(line) + 1
         self._dirty = True
-        if self._bytes > _MAX_FILE_BYTES:
-            self.flush()
-            self._part += 1
-            self._lines, self._bytes = [], 0
 
     def tick(self, now: float) -> None:
-        """Write if it is time; `now` is a monotonic clock in seconds."""
-        if now - self._written_at >= _INTERVAL_S:
-            self._written_at = now
-            self.flush()
+        """Write if it is time; `now` is a monotonic clock in seconds. What a store that is down for
+        a while does not take stays in memory until the next time.
+        """
+        if now - self._written_at < _INTERVAL_S:
+            return
+        self._written_at = now
+        try:
+            with storage.patience(PATIENCE_S):
+                self.flush()
+        except storage.StoreUnavailableError as error:
+            _log.warning("%s; the events are kept and written later", error)
 
     def flush(self) -> None:
         """Write what is not written yet."""
         if self._dirty and self._lines:
-            part = f".{self._part}" if self._part else ""
+            part = f"_{self._part:03d}" if self._part else ""  # sorts behind the first, `….jsonl`
             url = self._folder.url("events", f"{self._stem}{part}.jsonl")
             storage.replace(url, "".join(f"{line}\n" for line in self._lines).encode())
         self._dirty = False
+        if self._bytes > _MAX_FILE_BYTES:
+            self._part += 1
+            self._lines, self._bytes = [], 0
 
 
 def read_events(folder: RunFolder) -> Iterator[dict[str, Any]]:

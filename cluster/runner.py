@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 from rich.console import Console
 
 from cluster.driver import Driver
-from cluster.events import EventLog
+from cluster.events import PATIENCE_S, EventLog
 from cluster.pools.opening import check_engine, open_pool, shard_worker
 from cluster.pools.protocol import ClusterLostError, WorkerFactory
 from cluster.progress import Tally
@@ -159,6 +160,8 @@ def _drive(
         stop = Stop(EXIT_FAILED, str(error))
     except KeyboardInterrupt:
         stop = Stop(EXIT_FAILED, "stopped at once; shards in flight are begun again next time")
+    except storage.StoreUnavailableError as error:
+        stop = Stop(EXIT_FAILED, str(error))
     except OSError as error:
         stop = Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     events.add(
@@ -171,7 +174,8 @@ def _drive(
         edits=tally.edits,
     )
     try:
-        events.flush()
+        with storage.patience(PATIENCE_S) if stop else nullcontext():
+            events.flush()
     except OSError as error:
         stop = stop or Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     return stop, threads_left

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from cluster.events import PATIENCE_S
 from cluster.scheduling.orders import EXIT_DONE, EXIT_FAILED, EXIT_QUARANTINED, Stop
 from lib.files import storage
 from lib.ledger.commit_record import CommitDamageError
@@ -27,8 +29,20 @@ class Outcome:
 
 
 def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
-    """Finalize if all shards have ended, and say how it stands."""
-    committed, quarantined = folder.committed(), folder.quarantined_names()
+    """Finalize if all shards have ended, and say how it stands.
+
+    Raises:
+        StoreUnavailableError: the run folder cannot be read, and nothing else has ended the run.
+    """
+    again = "run the same command again to go on"
+    try:
+        with storage.patience(PATIENCE_S) if stop else nullcontext():
+            committed, quarantined = folder.committed(), folder.quarantined_names()
+    except storage.StoreUnavailableError:
+        if stop is None:
+            raise
+        sentence = f"{stop.sentence} (what is done could not be counted; {again})"
+        return Outcome(stop.exit_code, sentence, len(names), 0, 0)
     done = sum(name in committed for name in names)
     lost = sum(name in quarantined and name not in committed for name in names)
     where = storage.redact(folder.root)
@@ -36,8 +50,8 @@ def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
     if stop is None and done + lost < len(names):
         stop = Stop(EXIT_FAILED, "shards that were committed have gone from the run folder")
     if stop is not None:
-        again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
-        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
+        hint = f"; {again}" if stop.exit_code == EXIT_FAILED else ""
+        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{hint})", len(names), done, lost)
     try:
         index = _final_index(folder, committed, quarantined) or finalize(folder)
     except (OSError, CommitDamageError) as error:

@@ -16,9 +16,17 @@ from lib.files.samples import ShardDamage
 from lib.problems import Problem
 
 Verdict = Literal[
-    "retry", "vanished", "damaged", "worker_broken", "output_failed", "output_refused", "refused"
+    "retry",
+    "vanished",
+    "unavailable",
+    "damaged",
+    "worker_broken",
+    "output_failed",
+    "output_refused",
+    "refused",
 ]
-"""retry: may be chance. vanished: the shard is not there. damaged: it will never be readable.
+"""retry: may be chance. vanished: the shard is not there. unavailable: its store did not answer,
+which may be the store's fault or the shard's. damaged: it will never be readable.
 worker_broken: the process must be replaced. output_failed: the output store failed, not the shard.
 output_refused: it takes no more writes. refused: config or model are wrong."""
 
@@ -69,6 +77,8 @@ def _judge(error: BaseException, output_folder: str | None) -> Verdict:
             return "output_refused"
         if on_output:
             return "output_failed"
+        if isinstance(error, storage.StoreUnavailableError):
+            return "unavailable"
     return "vanished" if isinstance(error, FileNotFoundError) else "retry"
 
 
