@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import http.client
+import logging
 import random
 import threading
 from collections import Counter
@@ -161,6 +162,7 @@ def faulty_s3(stall_s: float = 30.0) -> Iterator[FaultyS3]:
     """A fresh server and its proxy; a stalled answer is silent for `stall_s`."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     proxy = FaultyS3(server.get_host_and_port(), stall_s)
