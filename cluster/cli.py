@@ -17,6 +17,7 @@ import typer
 from cluster.verbs.evaluation import evaluate
 from cluster.verbs.library import app as library
 from cluster.verbs.regions import app as regions
+from lib.files.redaction import redact
 from lib.problems import Problem
 
 if TYPE_CHECKING:
@@ -179,16 +180,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; always ends in SystemExit."""
     logging.captureWarnings(capture=True)
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app(None if arguments is None else list(arguments))
     except Problem as problem:
-        typer.echo(f"error: {problem}", err=True)
+        typer.echo(f"error: {redact(str(problem))}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"error: {type(error).__name__}: {redact(str(error))}", err=True)
         sys.exit(1)
+
+
+class _Redacted(logging.Formatter):
+    """What libraries log may hold credentials too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -200,7 +208,7 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _leave(outcome: Outcome) -> None:
-    typer.echo(outcome.sentence, err=outcome.exit_code != 0)
+    typer.echo(redact(outcome.sentence), err=outcome.exit_code != 0)
     if outcome.threads_left:  # they may never end, and an orderly exit would wait for them
         sys.stdout.flush()
         sys.stderr.flush()

@@ -148,6 +148,8 @@ def _drive(
         stop = Stop(EXIT_FAILED, str(error))
     except KeyboardInterrupt:
         stop = Stop(EXIT_FAILED, "stopped at once; shards in flight are begun again next time")
+    except storage.StoreUnavailableError as error:
+        stop = Stop(EXIT_FAILED, str(error))
     except OSError as error:
         stop = Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     return stop, threads_left

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from cluster.events import PATIENCE_S
 from cluster.scheduling.orders import EXIT_DONE, EXIT_FAILED, EXIT_QUARANTINED, Stop
 from lib.files import storage
 from lib.ledger.commit_record import CommitDamageError
@@ -28,16 +30,28 @@ class Outcome:
 
 
 def settled(folder: RunFolder, names: list[str], stop: Stop | None) -> Outcome:
-    """Finalize if all shards have ended, and say how it stands."""
-    snapshot = folder.snapshot(names)
+    """Finalize if all shards have ended, and say how it stands.
+
+    Raises:
+        StoreUnavailableError: the run folder cannot be read, and nothing else has ended the run.
+    """
+    again = "run the same command again to go on"
+    try:
+        with storage.patience(PATIENCE_S) if stop else nullcontext():
+            snapshot = folder.snapshot(names)
+    except storage.StoreUnavailableError:
+        if stop is None:
+            raise
+        sentence = f"{stop.sentence} (what is done could not be counted; {again})"
+        return Outcome(stop.exit_code, sentence, len(names), 0, 0)
     done, lost = snapshot.counts.committed, snapshot.counts.quarantined
     where = storage.redact(folder.root)
     tail = f"{done} of {len(names)} shards done, {lost} quarantined, in {where}"
     if stop is None and done + lost < len(names):
         stop = Stop(EXIT_FAILED, "shards that were committed have gone from the run folder")
     if stop is not None:
-        again = "; run the same command again to go on" if stop.exit_code == EXIT_FAILED else ""
-        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{again})", len(names), done, lost)
+        hint = f"; {again}" if stop.exit_code == EXIT_FAILED else ""
+        return Outcome(stop.exit_code, f"{stop.sentence} ({tail}{hint})", len(names), done, lost)
     try:
         index = _final_index(folder, snapshot) or finalize(folder)
     except (OSError, CommitDamageError) as error:

@@ -161,7 +161,7 @@ def plain(error: Exception, url: str) -> OSError:
         advice = advice or _ADVICE["403"]
     if _names_no_host(error):
         advice = "check the name of the host (endpoint_url)"
-    reason = redact(str(error)).strip().rstrip(".") or type(error).__name__
+    reason = redact(str(error), url).strip().rstrip(".") or type(error).__name__
     text = f"{where}: {reason}" + (f"; {advice}" if advice else "")
     if isinstance(error, PermissionError) or status in (401, 403) or advice == _CHECK_KEYS:
         return PermissionError(text)
