@@ -41,6 +41,8 @@ class Tally:
         self._gpus = gpus_per_worker
         self._placed: dict[int, float] = {}
         self._ready: dict[int, float] = {}
+        self._heard: dict[int, float] = {}
+        """When a ready worker's last receipt came."""
         self._doomed: dict[int, Cause] = {}
         self._begun: dict[int, set[str]] = {}
         """Worker -> shards that it has begun and not ended."""
@@ -71,7 +73,7 @@ class Tally:
                 self._placed[worker] = now
             case WorkerReady(worker):
                 self._placed.setdefault(worker, now)
-                self._ready[worker] = now
+                self._ready[worker] = self._heard[worker] = now
                 if self._first_ready_at is None:
                     self._first_ready_at = now
             case LetGo(worker):
@@ -96,6 +98,8 @@ class Tally:
                     self._doomed[worker] = "broken"
             case ShardFinished(worker, task, report):
                 self._let_be(worker, task.shard)
+                if worker in self._ready:
+                    self._heard[worker] = now
                 self._receipt(report, now, counts=self.is_first(fact))
                 self._finished.add(task.shard)
 
@@ -124,14 +128,17 @@ class Tally:
         self._stopped_at = now
 
     def upto(self, now: float) -> Work:
-        """Everything up to now, the time of the living workers included."""
+        """Everything up to now. Of the living workers all time is held, but ready only up to their
+        last receipt: what they do since is not known yet.
+        """
         now = now if self._stopped_at is None else self._stopped_at
         held_s = self._past_held_s + sum(now - since for since in self._placed.values())
         return replace(
             self.work,
             held_s=held_s,
             gpu_held_s=held_s * self._gpus,
-            ready_s=self._past_ready_s + sum(now - since for since in self._ready.values()),
+            ready_s=self._past_ready_s
+            + sum(self._heard[worker] - since for worker, since in self._ready.items()),
             wall_s=now - self._started_at,
         )
 
@@ -164,6 +171,7 @@ class Tally:
     def _end(self, worker: int, now: float) -> None:
         self._past_held_s += now - self._placed.pop(worker, now)
         self._past_ready_s += now - self._ready.pop(worker, now)
+        self._heard.pop(worker, None)
         self._doomed.pop(worker, None)
         for shard in list(self._begun.get(worker, ())):
             self._let_be(worker, shard)

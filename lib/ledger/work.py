@@ -33,7 +33,7 @@ class Work:
     """In which the model stood free between two shards."""
     write_s: float = 0.0
     ready_s: float = 0.0
-    """For which workers stood ready."""
+    """For which workers stood ready; of those still at work, up to their last receipt."""
     held_s: float = 0.0
     """For which workers were there, also while they loaded the model."""
     gpu_held_s: float = 0.0

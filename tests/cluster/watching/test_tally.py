@@ -85,6 +85,19 @@ def test_gpu_hours_count_loading_too_and_utilisation_counts_what_was_ready() -> 
     assert tally.upto(500.0).wall_s == 140.0
 
 
+def test_a_shard_in_hand_does_not_count_against_the_utilisation_before_its_receipt() -> None:
+    tally = told(
+        (0.0, WorkerReady(0, "h", 1)),
+        (50.0, finished(0, "a")),
+        (50.0, begun(0, "b")),
+    )
+    assert tally.upto(90.0).ready_s == 50.0
+    assert tally.upto(90.0).utilisation == pytest.approx(44 / 50)
+    assert tally.upto(90.0).held_s == 90.0
+    tally.stop(100.0)
+    assert tally.upto(100.0).ready_s == 100.0, "what never came was in vain"
+
+
 def test_a_shard_that_two_brought_to_its_end_counts_once_and_costs_twice() -> None:
     tally = told(
         (0.0, WorkerReady(0, "h", 1)),
