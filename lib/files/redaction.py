@@ -17,7 +17,7 @@ _USER_INFO = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s:@]*:(?!\d{1,5}/)[^\s@'\"]*@)
 _QUERY_VALUE = re.compile(r"([?&][^=&?\s'\"]+)=[^&\s'\"]*")
 _SECRET_NAME = re.compile(
     r"(?:secret|token|password|passwd|passphrase|key|key_id|sas|credential|authorization"
-    r"|connection_string|username)$",
+    r"|connection_string)$",
     re.IGNORECASE,
 )
 _SHORTEST_SECRET = 8

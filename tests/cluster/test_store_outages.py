@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from cluster.events import EventLog, read_events
 from cluster.scheduling.verdicts import describe
 from lib.files import retries, storage
 from lib.ledger.run_folder import RunFolder
 from lib.receipts import ShardReport, ShardTask
 
-
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, verb: str, error: OSError) -> Iterator[None]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    with monkeypatch.context() as broken:
-        broken.setattr(storage, verb, fail)
-        yield
-
-
 DOWN = storage.StoreUnavailableError("s3://bucket/run: the store failed 3 times in 10 s")
-
-
-def test_events_wait_in_memory_while_the_store_is_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = RunFolder(str(tmp_path))
-    log = EventLog(folder, now=0.0)
-    log.add("first")
-    with failing(monkeypatch, "replace", DOWN):
-        log.tick(31.0)
-        log.add("second")
-        log.tick(62.0)
-    assert "kept and written later" in caplog.text
-    log.tick(63.0)
-    assert not list(read_events(folder)), "the next time has not come"
-    log.tick(93.0)
-    assert [event["event"] for event in read_events(folder)] == ["first", "second"]
-
-
-def test_a_folder_that_forbids_events_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = EventLog(RunFolder(str(tmp_path)), now=0.0)
-    log.add("first")
-    with (
-        failing(monkeypatch, "replace", PermissionError("forbidden")),
-        pytest.raises(PermissionError),
-    ):
-        log.tick(31.0)
-
-
-def test_a_full_file_of_events_is_followed_by_another(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path))
-    log = EventLog(folder, now=0.0)
-    for number in range(5):
-        log.add("large", number=number, text="x" * 1_500_000)
-        log.tick(31.0 * (number + 1))
-    log.flush()
-    assert [event["number"] for event in read_events(folder)] == [0, 1, 2, 3, 4]
-    sizes = [path.stat().st_size for path in (tmp_path / "events").iterdir()]
-    assert len(sizes) == 2
-    assert max(sizes) < 6_000_000
 
 
 def test_a_listing_that_fails_for_a_while_ends_no_run(
