@@ -31,6 +31,7 @@ from lib.ledger.run_folder import RunFolder
 from pipelines.config import RunConfig
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.located import located
+from pipelines.memory_budget import stated_budget
 from pipelines.run_claim import run_claim
 
 _WORK = {
@@ -135,6 +136,9 @@ def _drive(
     )
     before = len(inputs) - len(todo)
     lost_before = len(folder.quarantined_names().intersection(s.name for s in inputs))
+    budget = stated_budget(config, inputs)
+    if budget:
+        console.print(budget, markup=False, highlight=False, soft_wrap=True)
     stop: Stop | None = None
     threads_left = False
     try:

@@ -39,6 +39,7 @@ __all__ = [
     "list_names",
     "list_tree",
     "read_bytes",
+    "read_start",
     "redact",
     "replace",
 ]
@@ -102,6 +103,17 @@ def read_bytes(url: str, max_bytes: int | None = None) -> bytes:
                 data = bytes(fs.cat_file(path))
     _check_size(url, len(data), max_bytes)
     return data
+
+
+def read_start(url: str, count: int) -> bytes:
+    """The first `count` bytes of an object, or all if it has no more; raises FileNotFoundError."""
+    path = local_path(url)
+    if path is not None:
+        with open(path, "rb") as file:
+            return file.read(count)
+    with PlainErrors(url):
+        fs, path = backend(url)
+        return bytes(fs.cat_file(path, start=0, end=count))
 
 
 def info(url: str) -> ObjectInfo:
