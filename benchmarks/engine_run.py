@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -36,13 +37,15 @@ class Order:
     engine: Literal["local", "ray"]
     workers: int
     shards: tuple[str, ...]
+    checkpoint: str
+    """Names the model and its size; the weights are not used."""
     folder: str
     """Where all goes; empty."""
     image_s: float
     side: int
     format: str
-    batch: int
-    begun: float
+    batch: int = 8
+    begun: float = 0.0
     """When its process was started, on the machine's monotonic clock."""
 
 
@@ -65,15 +68,16 @@ class Measured:
     """Resident, of the largest worker."""
     store_bytes: int
     """Of Ray's object store, that the driver and the workers have touched."""
-    cpu_s: float
-    """Of the driver's process and of all that it started and that has ended."""
+    image_cpu_s: float
+    """CPU time of a worker's process for one more image."""
 
 
 def config_of(order: Order) -> RunConfig:
-    """The run's config: a pipeline without discovery, on a checkpoint that only names it."""
+    """The run's config: the pipeline without discovery."""
     return RunConfig.model_validate(
         {
             "input": {"shards": list(order.shards)},
+            "model": {"checkpoint": order.checkpoint},
             "invert": {"batch_size": order.batch},
             "discover": {"method": "none"},
             "edit": {"method": "sdedit", "batch_size": order.batch},
@@ -89,8 +93,9 @@ def measure(order: Order) -> Measured:
     traces.mkdir(parents=True)
     config = config_of(order)
     factory = partial(SleepingWorker, Sleep(order.image_s, order.side, str(traces)))
-    address = "local" if order.engine == "ray" else None
-    outcome = run(config, address=address, factory=factory, console=Console(quiet=True))
+    with _ray(order):
+        outcome = run(config, factory=factory, console=Console(quiet=True))
+        touched = shared_bytes()
     if outcome.exit_code:
         raise SystemExit(f"the run failed: {outcome.sentence}")
     events = read_events(RunFolder(config.output.folder))
@@ -99,7 +104,6 @@ def measure(order: Order) -> Measured:
     held = sum(r["model_s"] + r["idle_s"] for r in reports)
     found = read_traces(str(traces))
     spans = list(_spans(found))
-    times = os.times()
     return Measured(
         images=sum(t.images for t in found),
         steady=mean(span / (images * order.image_s) for span, images in spans),
@@ -107,9 +111,23 @@ def measure(order: Order) -> Measured:
         wait_share=waited / held,
         first_image_s=min(t.begun for t in found) - order.begun,
         peak_bytes=max(t.peak_bytes for t in found),
-        store_bytes=shared_bytes() + sum({t.pid: t.store_bytes for t in found}.values()),
-        cpu_s=times.user + times.system + times.children_user + times.children_system,
+        store_bytes=touched + sum({t.pid: t.store_bytes for t in found}.values()),
+        image_cpu_s=mean(_image_cpu_s(found)),
     )
+
+
+@contextmanager
+def _ray(order: Order) -> Iterator[None]:
+    """Where the run is on Ray: one of this machine's own, which outlives it for a moment, because
+    what a process has touched of the store is not known any more once it has left.
+    """
+    if order.engine == "local":
+        yield
+        return
+    from cluster.pools.ray_session import Resources, ray_session
+
+    with ray_session("local", order.workers, Resources(gpus=0.0, threads=1)):
+        yield
 
 
 def _spans(traces: list[Trace]) -> Iterator[tuple[float, int]]:
@@ -119,10 +137,19 @@ def _spans(traces: list[Trace]) -> Iterator[tuple[float, int]]:
         yield max(t.ended for t in own) - min(t.begun for t in own), sum(t.images for t in own)
 
 
+def _image_cpu_s(traces: list[Trace]) -> Iterator[float]:
+    """Of every worker: from its first commit to its last."""
+    for pid in {t.pid for t in traces}:
+        first, *others = sorted((t for t in traces if t.pid == pid), key=lambda t: t.committed)
+        if others:
+            yield (others[-1].cpu_s - first.cpu_s) / sum(t.images for t in others)
+
+
 def in_process_of_its_own(order: Order) -> Measured:
     """As `measure`, from the start of a fresh Python."""
+    begun = replace(order, begun=time.monotonic())
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engine_run", json.dumps(asdict(order))],
+        [sys.executable, "-m", "benchmarks.engine_run", json.dumps(asdict(begun))],
         capture_output=True, text=True, check=False, env=_environment(),
     )  # fmt: skip
     if ran.returncode:

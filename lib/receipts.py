@@ -67,8 +67,7 @@ class ShardReport:
     or since the shard before let go of it.
     """
     oom_batch: int | None = None
-    """The smaller batch that running out of memory forced; None when the configured one was used.
-    """
+    """No batch was larger, because memory ran out; None when the configured ones were used."""
 
     @property
     def wait_share(self) -> float:
