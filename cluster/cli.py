@@ -82,6 +82,13 @@ def run(
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
     ] = None,
+    workers_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Instead of --gpus-per-worker: so many workers share each GPU, and its memory.",
+        ),
+    ] = None,
     changes: _Set = None,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
@@ -98,6 +105,12 @@ def run(
     from cluster.runner import run as run_config
     from pipelines.config_file import load_config
 
+    if workers_per_gpu is not None:
+        if gpus_per_worker is not None:
+            raise typer.BadParameter(
+                "expected it or --gpus-per-worker, not both", param_hint="--workers-per-gpu"
+            )
+        gpus_per_worker = 1 / workers_per_gpu
     overrides = list(changes or ())
     for key, value in (
         ("engine", engine),
@@ -109,6 +122,11 @@ def run(
     loaded = load_config(config, overrides)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
+    if workers_per_gpu is not None and loaded.execution.engine != "ray":
+        raise typer.BadParameter(
+            "expected --engine ray beside it; without Ray there is one worker",
+            param_hint="--workers-per-gpu",
+        )
     outcome = run_config(loaded, address=address, retry_quarantined=retry_quarantined)
     _leave(outcome)
 

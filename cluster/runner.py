@@ -25,6 +25,7 @@ from lib.ledger.run_folder import RunFolder
 from pipelines.config import Execution, RunConfig
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.located import located
+from pipelines.memory_budget import stated_budget
 from pipelines.run_claim import run_claim
 
 _WORK = {
@@ -82,6 +83,9 @@ def run(
         folder.snapshot(names),
         console,
     )
+    budget = stated_budget(config, inputs)
+    if budget:
+        console.print(budget, markup=False, highlight=False, soft_wrap=True)
     fingerprint = str(record["fingerprint"])
     stop, threads_left = _drive(config, folder, schedule, fingerprint, address, factory, monitor)
     monitor.finalizing()
