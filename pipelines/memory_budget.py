@@ -29,9 +29,9 @@ _LIBRARIES = 600_000_000
 """Python with torch, diffusers, pyarrow and ray: 0.54 GB without ray and 0.57 GB with it, resident
 after shards of tiny images on Linux without a GPU. CUDA's own libraries come on top.
 """
-_ALLOCATOR = 2.5
-"""What images take of the C library's heap, over their size: up to 2.4 were seen, because threads
-hand large buffers to one another and each has its own arena.
+_ALLOCATOR = 4.0
+"""What images take of the C library's heap, over their size: up to 3.1 were seen where encoding was
+far behind, because threads hand large buffers to one another and each has its own arena.
 """
 _ROW_BYTES = 6_000
 """Of an edit's row of the manifest, as Python holds it."""

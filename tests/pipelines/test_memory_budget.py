@@ -28,7 +28,7 @@ def test_every_part_is_what_the_config_lets_a_worker_hold(
     # Images of 16 x 16: 26 decoded (3 batches of 4 of two shards, and two threads'); 4 with the
     # model and 7 behind it, each with a mask and three edited images (one the reconstruction).
     image, mask, edited = 3 * 4 * 256, 4 * 256, 3 * 256
-    assert found.images == round(2.5 * (26 * image + 11 * (image + mask + 3 * edited)))
+    assert found.images == round(4.0 * (26 * image + 11 * (image + mask + 3 * edited)))
     # Of each of 50 images of two shards: a row, one direction of 32 x 8 x 8 twice, two edits.
     edit = round(1.6 * 256) + 2400 + 6000
     assert found.output == 2 * 50 * (6000 + 2 * 4 * 32 * 64 + 2 * edit)
