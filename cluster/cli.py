@@ -17,6 +17,8 @@ import typer
 from cluster.verbs.evaluation import evaluate
 from cluster.verbs.library import app as library
 from cluster.verbs.regions import app as regions
+from cluster.verbs.submission import app as job
+from cluster.verbs.submission import submit
 from lib.files.redaction import redact
 from lib.problems import Problem
 
@@ -32,6 +34,8 @@ app = typer.Typer(
 app.add_typer(library, name="library")
 app.command()(evaluate)
 app.add_typer(regions, name="regions")
+app.command()(submit)
+app.add_typer(job, name="job")
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
 _RunFolder = Annotated[str, typer.Argument(help="A run's output folder: a path or a URL.")]
@@ -96,6 +100,13 @@ def run(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log a line a shard, with the time.")
     ] = False,
+    shard_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only every N-th shard from the I-th on, 0/N to (N-1)/N; others do the rest.",
+        ),
+    ] = None,
 ) -> None:
     """Edit all shards of a config; run it again to go on where it stopped."""
     if verbose:
@@ -103,6 +114,7 @@ def run(
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     from cluster.runner import run as run_config
+    from cluster.shard_part import ShardPart
     from pipelines.config_file import load_config
 
     if workers_per_gpu is not None:
@@ -111,6 +123,7 @@ def run(
                 "expected it or --gpus-per-worker, not both", param_hint="--workers-per-gpu"
             )
         gpus_per_worker = 1 / workers_per_gpu
+    part = ShardPart.parse(shard_of) if shard_of is not None else None
     overrides = list(changes or ())
     for key, value in (
         ("engine", engine),
@@ -127,8 +140,7 @@ def run(
             "expected --engine ray beside it; without Ray there is one worker",
             param_hint="--workers-per-gpu",
         )
-    outcome = run_config(loaded, address=address, retry_quarantined=retry_quarantined)
-    _leave(outcome)
+    _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
 @app.command()
