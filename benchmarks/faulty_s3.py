@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import http.client
+import logging
 import random
 import threading
 from collections import Counter
@@ -98,6 +99,8 @@ class FaultyS3:
 
     def __init__(self, server: tuple[str, int], stall_s: float) -> None:
         self.plan: Plan | None = None
+        self.message = "spoilt"
+        """What refusals say."""
         self.seen: list[tuple[Request, Fault | None]] = []
         self._upstream = server
         self._stall_s = stall_s
@@ -159,6 +162,7 @@ def faulty_s3(stall_s: float = 30.0) -> Iterator[FaultyS3]:
     """A fresh server and its proxy; a stalled answer is silent for `stall_s`."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     proxy = FaultyS3(server.get_host_and_port(), stall_s)
@@ -212,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if fault in REFUSALS:
-            text = f"<Error><Code>{fault.value}</Code><Message>spoilt</Message></Error>"
+            text = f"<Error><Code>{fault.value}</Code><Message>{owner.message}</Message></Error>"
             content = b"" if self.command == "HEAD" else text.encode()
             self._answer(REFUSALS[fault], [("Content-Type", "application/xml")], content)
             return

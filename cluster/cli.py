@@ -17,6 +17,9 @@ import typer
 from cluster.verbs.evaluation import evaluate
 from cluster.verbs.library import app as library
 from cluster.verbs.regions import app as regions
+from cluster.verbs.submission import app as job
+from cluster.verbs.submission import submit
+from lib.files.redaction import redact
 from lib.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ app = typer.Typer(
 app.add_typer(library, name="library")
 app.command()(evaluate)
 app.add_typer(regions, name="regions")
+app.command()(submit)
+app.add_typer(job, name="job")
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
 _RunFolder = Annotated[str, typer.Argument(help="A run's output folder: a path or a URL.")]
@@ -81,6 +86,13 @@ def run(
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
     ] = None,
+    workers_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Instead of --gpus-per-worker: so many workers share each GPU, and its memory.",
+        ),
+    ] = None,
     changes: _Set = None,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
@@ -88,6 +100,13 @@ def run(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log a line a shard, with the time.")
     ] = False,
+    shard_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only every N-th shard from the I-th on, 0/N to (N-1)/N; others do the rest.",
+        ),
+    ] = None,
 ) -> None:
     """Edit all shards of a config; run it again to go on where it stopped."""
     if verbose:
@@ -95,8 +114,16 @@ def run(
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     from cluster.runner import run as run_config
+    from cluster.shard_part import ShardPart
     from pipelines.config_file import load_config
 
+    if workers_per_gpu is not None:
+        if gpus_per_worker is not None:
+            raise typer.BadParameter(
+                "expected it or --gpus-per-worker, not both", param_hint="--workers-per-gpu"
+            )
+        gpus_per_worker = 1 / workers_per_gpu
+    part = ShardPart.parse(shard_of) if shard_of is not None else None
     overrides = list(changes or ())
     for key, value in (
         ("engine", engine),
@@ -108,8 +135,12 @@ def run(
     loaded = load_config(config, overrides)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
-    outcome = run_config(loaded, address=address, retry_quarantined=retry_quarantined)
-    _leave(outcome)
+    if workers_per_gpu is not None and loaded.execution.engine != "ray":
+        raise typer.BadParameter(
+            "expected --engine ray beside it; without Ray there is one worker",
+            param_hint="--workers-per-gpu",
+        )
+    _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
 @app.command()
@@ -179,16 +210,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; always ends in SystemExit."""
     logging.captureWarnings(capture=True)
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app(None if arguments is None else list(arguments))
     except Problem as problem:
-        typer.echo(f"error: {problem}", err=True)
+        typer.echo(f"error: {redact(str(problem))}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"error: {type(error).__name__}: {redact(str(error))}", err=True)
         sys.exit(1)
+
+
+class _Redacted(logging.Formatter):
+    """What libraries log may hold credentials too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -200,7 +238,7 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _leave(outcome: Outcome) -> None:
-    typer.echo(outcome.sentence, err=outcome.exit_code != 0)
+    typer.echo(redact(outcome.sentence), err=outcome.exit_code != 0)
     if outcome.threads_left:  # they may never end, and an orderly exit would wait for them
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from cluster.drain import Drain
+from cluster.events import PATIENCE_S
 from cluster.interrupts import Interrupts
-from cluster.pools.protocol import Pool
+from cluster.pools.protocol import Pool, ShardRaised
 from cluster.scheduling.orders import (
     AvoidMachine,
     Cancel,
@@ -29,6 +31,7 @@ _BEAT_S = 1.0
 _REFRESH_S = 60.0
 _REFRESH_SHARE = 0.05
 """At most this part of the time goes into listing what other drivers have committed."""
+_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -50,11 +53,14 @@ class Driver:
         self._drain_timeout_s = drain_timeout_s
         self._beat_at = 0.0
         self._refresh_at = time.monotonic() + _REFRESH_S
+        self._unread: set[str] = set()
+        """Shards whose store did not answer."""
 
     def run(self) -> str:
         """Until the schedule is over; returns the name of the signal that ended it early, or "".
 
         Raises:
+            StoreUnavailableError: the store of the run folder or of the input is down.
             OSError: the run folder cannot be written.
             ClusterLostError: the cluster went away.
             KeyboardInterrupt: a second signal came.
@@ -68,17 +74,21 @@ class Driver:
                     self._carry_out(order)
                 if self._schedule.over:
                     break
+                # Both may wait for the store, so they come before the heartbeats: what a worker did
+                # meanwhile must be known when the next orders are made.
+                self._refresh(now)
+                self._monitor.tick(now)
                 for event in self._pool.poll(_POLL_S):
                     now = time.monotonic()
                     self._monitor.noted(event, now)
                     self._schedule.observe(event, now)
+                    if isinstance(event, ShardRaised) and event.raised.verdict == "unavailable":
+                        self._unread.add(event.task.shard)
                 now = time.monotonic()
                 if now >= self._beat_at:
                     self._beat_at = now + _BEAT_S
                     self._schedule.heartbeats(self._pool.heartbeats(), now)
                 drain.tick(interrupts.asked, now)
-                self._refresh(now)
-                self._monitor.tick(now)
         return interrupts.asked
 
     def _carry_out(self, order: Order) -> None:
@@ -108,6 +118,9 @@ class Driver:
         if storage.exists(self._folder.commit_url(order.shard)):
             self._schedule.found_committed([order.shard])
             return
+        if order.shard in self._unread:
+            with storage.patience(PATIENCE_S):
+                storage.exists(order.url)  # where even that fails, the store is to blame, no shard
         self._monitor.noted(order, time.monotonic())
         quarantine.quarantine(
             self._folder,
@@ -122,6 +135,10 @@ class Driver:
         """Two drivers may share a folder: what the other has done need not be done here."""
         if now < self._refresh_at:
             return
-        self._schedule.found_committed(self._folder.committed())
+        try:
+            with storage.patience(PATIENCE_S):
+                self._schedule.found_committed(self._folder.committed())
+        except storage.StoreUnavailableError as error:
+            _log.warning("%s; what other drivers have done is looked up later", error)
         end = time.monotonic()
         self._refresh_at = end + max(_REFRESH_S, (end - now) / _REFRESH_SHARE)

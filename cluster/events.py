@@ -16,6 +16,9 @@ from typing import Any
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 
+PATIENCE_S = 10.0
+"""A driver has workers to see to: what it can also write or look up later waits no longer."""
+
 _MAX_FILE_BYTES = 1_000_000
 """So that half of it, on average, is written every 30 s: some 1,500 shards."""
 _SUFFIX = ".jsonl"

@@ -17,6 +17,7 @@ from cluster.pools.protocol import ClusterLostError, WorkerFactory
 from cluster.scheduling.orders import DUPLICATE_ABOVE, EXIT_FAILED, Rules, Stop
 from cluster.scheduling.schedule import Schedule
 from cluster.settlement import Outcome, settled
+from cluster.shard_part import ShardPart
 from cluster.views.work import show_end
 from cluster.watching.monitor import Monitor
 from lib.files import storage
@@ -25,6 +26,7 @@ from lib.ledger.run_folder import RunFolder
 from pipelines.config import Execution, RunConfig
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.located import located
+from pipelines.memory_budget import stated_budget
 from pipelines.run_claim import run_claim
 
 _WORK = {
@@ -43,11 +45,13 @@ def run(
     *,
     address: str | None = None,
     retry_quarantined: bool = False,
+    part: ShardPart | None = None,
     factory: WorkerFactory = shard_worker,
     console: Console | None = None,
     rules: Rules | None = None,
 ) -> Outcome:
-    """Bring every input shard of `config` to its end.
+    """Bring every input shard of `config` to its end, or those of `part` while other processes do
+    the rest; the manifest is made by whichever sees that all have ended.
 
     Raises:
         Problem: config, inputs, model, folder or cluster are refused; nothing was begun.
@@ -64,14 +68,16 @@ def run(
     folder.open_run(record)
     _warn_of_moved(folder.inputs(), inputs)
     folder.add_inputs({shard.name: shard.url for shard in inputs})
+    mine = part.of(inputs) if part else inputs
+    own = [shard.name for shard in mine]
     if retry_quarantined:
-        for name in folder.quarantined_names().intersection(shard.name for shard in inputs):
+        for name in folder.quarantined_names().intersection(own):
             quarantine.release(folder, name)
-    pending = set(folder.pending(names))
+    pending = set(folder.pending(own))
     if not pending:
-        return settled(folder, names, None)
+        return settled(folder, names, None, own if part else None)
     check_engine(config.execution)
-    todo = {shard.name: shard.url for shard in inputs if shard.name in pending}
+    todo = {shard.name: shard.url for shard in mine if shard.name in pending}
     console = console or Console(stderr=True)
     schedule = Schedule(todo, rules or _rules(config.execution))
     monitor = Monitor(
@@ -79,13 +85,17 @@ def run(
         config.execution,
         _WORK[config.pipeline],
         lambda: schedule.counts,
-        folder.snapshot(names),
+        folder.snapshot(own),
         console,
     )
+    budget = stated_budget(config, mine)
+    if budget:
+        console.print(budget, markup=False, highlight=False, soft_wrap=True)
     fingerprint = str(record["fingerprint"])
     stop, threads_left = _drive(config, folder, schedule, fingerprint, address, factory, monitor)
     monitor.finalizing()
-    outcome = replace(settled(folder, names, stop), threads_left=threads_left)
+    outcome = settled(folder, names, stop, own if part else None)
+    outcome = replace(outcome, threads_left=threads_left)
     monitor.ended(outcome.exit_code, outcome.sentence)
     show_end(console, folder, monitor.record())
     return outcome
@@ -148,6 +158,8 @@ def _drive(
         stop = Stop(EXIT_FAILED, str(error))
     except KeyboardInterrupt:
         stop = Stop(EXIT_FAILED, "stopped at once; shards in flight are begun again next time")
+    except storage.StoreUnavailableError as error:
+        stop = Stop(EXIT_FAILED, str(error))
     except OSError as error:
         stop = Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     return stop, threads_left

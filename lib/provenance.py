@@ -8,6 +8,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+COMMIT_FILE = "git-commit.txt"
+"""Beside the packages where they were copied out of a checkout: the commit they are of."""
+
 _PACKAGES = ("deltah", "diffusers", "numpy", "pillow", "pyarrow", "safetensors", "torch")
 
 
@@ -27,12 +30,13 @@ def package_versions() -> tuple[tuple[str, str], ...]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code runs from, `-dirty` behind it if files differ; None
-    outside of one.
+    """The commit of the checkout this code runs from or was copied from, `-dirty` behind it if
+    files differ; None where nobody knows.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return None
+        copied = root / COMMIT_FILE
+        return (copied.read_text().strip() or None) if copied.is_file() else None
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],

@@ -74,8 +74,7 @@ class ShardReport:
     or since the shard before let go of it.
     """
     oom_batch: int | None = None
-    """The smaller batch that running out of memory forced; None when the configured one was used.
-    """
+    """No batch was larger, because memory ran out; None when the configured ones were used."""
     error_kinds: Mapping[str, int] = field(default_factory=dict)
     """Kind -> rows in the shard's errors file."""
 

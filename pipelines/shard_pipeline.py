@@ -30,11 +30,9 @@ from pipelines.shard_flow import Products
 from pipelines.side_files import side_files
 from pipelines.turn import ModelTurn
 from pipelines.worker_flow import WorkerFlow
+from pipelines.worker_threads import BATCHES_AHEAD
 
 T = TypeVar("T")
-
-BATCHES_AHEAD = 3
-"""Of every shard in flight, decoded in front of the model."""
 
 
 @dataclass(frozen=True, slots=True)

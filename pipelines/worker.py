@@ -17,11 +17,8 @@ from pipelines.flows import load_flow
 from pipelines.perceptual_window import resolved
 from pipelines.shard_pipeline import ShardPipeline
 from pipelines.worker_flow import FlowMaker, WorkerFlow
+from pipelines.worker_threads import DECODERS, ENCODERS, backlog_limit
 
-DECODERS, ENCODERS = 2, 3
-"""Threads of either kind. Apart, because hundreds of images to encode would stand in front of the
-first ones of the next shard to decode, for which the model waits.
-"""
 _log = logging.getLogger(__name__)
 
 
@@ -87,10 +84,3 @@ class ShardWorker:
 
     def _advance(self) -> None:
         self._done = next(self._steps)
-
-
-def backlog_limit(config: RunConfig) -> int:
-    """Samples that may wait to be encoded: as the model gives them, a batch at a time, without
-    letting an encoder stand idle.
-    """
-    return config.invert.batch_size + ENCODERS

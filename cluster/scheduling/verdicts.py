@@ -20,6 +20,7 @@ from lib.receipts import ShardCancelled
 Verdict = Literal[
     "retry",
     "vanished",
+    "unavailable",
     "damaged",
     "worker_broken",
     "output_failed",
@@ -27,7 +28,8 @@ Verdict = Literal[
     "refused",
     "cancelled",
 ]
-"""retry: may be chance. vanished: the shard is not there. damaged: it will never be readable.
+"""retry: may be chance. vanished: the shard is not there. unavailable: its store did not answer,
+which may be the store's fault or the shard's. damaged: it will never be readable.
 worker_broken: the process must be replaced. output_failed: the output store failed, not the shard.
 output_refused: it takes no more writes. refused: config or model are wrong. cancelled: it was
 stopped on our order."""
@@ -82,6 +84,8 @@ def _judge(error: BaseException, output_folder: str | None) -> Verdict:
             return "output_refused"
         if on_output:
             return "output_failed"
+        if isinstance(error, storage.StoreUnavailableError):
+            return "unavailable"
     return "vanished" if isinstance(error, FileNotFoundError) else "retry"
 
 

@@ -14,13 +14,14 @@ from typing import Literal, Self
 
 from rich.console import Console
 
-from cluster.events import EventLog
+from cluster.events import PATIENCE_S, EventLog
 from cluster.progress import ProgressLine, line
 from cluster.scheduling.orders import Counts
 from cluster.watching.event_notes import EventNotes
 from cluster.watching.observer import Draining, Noted, Observer, Released
 from cluster.watching.shard_log import ShardLog
 from cluster.watching.tally import Tally
+from lib.files import storage
 from lib.ledger.driver_record import DRIVER_VERSION, INTERVAL_S, DriverRecord, write_driver
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.snapshot import Snapshot
@@ -189,7 +190,8 @@ class Monitor:
     def _save(self) -> None:
         self._written_at = time.monotonic()
         try:
-            self._events.flush()
-            write_driver(self._folder, self.record())
+            with storage.patience(PATIENCE_S):
+                self._events.flush()
+                write_driver(self._folder, self.record())
         except OSError as error:
             _log.warning("what happens cannot be written into the run folder: %s", error)

@@ -49,6 +49,7 @@ __all__ = [
     "list_tree",
     "patience",
     "read_bytes",
+    "read_start",
     "read_tail",
     "redact",
     "replace",
@@ -126,6 +127,15 @@ def read_tail(url: str, size: int) -> bytes:
 
     """
     return ask(url, lambda fs, path: bytes(fs.cat_file(path, start=-size)))
+
+
+def read_start(url: str, count: int) -> bytes:
+    """The first `count` bytes of an object, or all if it has no more; raises FileNotFoundError."""
+    path = local_path(url)
+    if path is not None:
+        with open(path, "rb") as file:
+            return file.read(count)
+    return ask(url, lambda fs, path: bytes(fs.cat_file(path, start=0, end=count)))
 
 
 def info(url: str) -> ObjectInfo:

@@ -146,8 +146,8 @@ def plain(error: Exception, url: str) -> OSError:
     """`error` of a backend as the error that Python has for files, without credentials and with
     advice where there is some.
     """
-    where, code = redact(url), store_code(error)
-    if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
+    where, code, status = redact(url), store_code(error), http_status(error)
+    if isinstance(error, FileExistsError) or code == "PreconditionFailed" or status == 412:
         return FileExistsError(f"{where}: there is already an object of this name")
     if code == "NoSuchBucket":
         return FileNotFoundError(
@@ -156,12 +156,11 @@ def plain(error: Exception, url: str) -> OSError:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{where} does not exist")
     advice = _ADVICE.get(code) or _ADVICE_BY_CLASS.get(type(error).__name__, "")
-    status = http_status(error)
     if status in (401, 403):
         advice = advice or _ADVICE["403"]
     if _names_no_host(error):
         advice = "check the name of the host (endpoint_url)"
-    reason = redact(str(error)).strip().rstrip(".") or type(error).__name__
+    reason = redact(str(error), url).strip().rstrip(".") or type(error).__name__
     text = f"{where}: {reason}" + (f"; {advice}" if advice else "")
     if isinstance(error, PermissionError) or status in (401, 403) or advice == _CHECK_KEYS:
         return PermissionError(text)

@@ -130,6 +130,21 @@ def test_an_address_without_ray_is_a_usage_error(capsys: pytest.CaptureFixture[s
     assert "--engine ray" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--engine", "ray", "--gpus-per-worker", "0.5"), "--gpus-per-worker"),
+        (("--engine", "local", "--workers", "1"), "--engine ray"),
+    ],
+)
+def test_workers_per_gpu_is_refused_beside_what_it_contradicts(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "demo", "--workers-per-gpu", "2", *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert call("run", "demo", "--workers-per-gpu", "0", "--engine", "ray") == 2
+
+
 def test_a_folder_without_a_run_is_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,336 @@
+"""`deltah submit` and `deltah job`: runs on other machines. Each verb imports what it needs when
+called; torch is never needed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from click.core import ParameterSource
+
+from lib.problems import ConfigProblem
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+    from pipelines.config import RunConfig
+
+_RAY, _KUBERNETES, _SLURM = "On a Ray cluster", "For Kubernetes", "For Slurm"
+_DETACHED = 130
+"""Exit code where Ctrl-C ended the watching, not the job."""
+
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray dashboard: http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.",
+        rich_help_panel=_RAY,
+    ),
+]
+_Job = Annotated[str, typer.Argument(help="The id that `submit` printed; see `deltah job list`.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a value, such as edit.strengths=[-0.1,0.1]. Repeatable."),
+]
+_Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow/--no-follow",
+        help="Show the job's log to the end and exit as it does.",
+        rich_help_panel=_RAY,
+    ),
+]
+_Installed = Annotated[
+    bool,
+    typer.Option(
+        "--installed",
+        help="The cluster's machines have deltah: send no code.",
+        rich_help_panel=_RAY,
+    ),
+]
+_RuntimeEnv = Annotated[
+    Path | None,
+    typer.Option(
+        help="A YAML file with more of Ray's runtime environment, such as `pip: [...]`.",
+        rich_help_panel=_RAY,
+    ),
+]
+_Image = Annotated[
+    str | None, typer.Option(help="A container with deltah.", rich_help_panel=_KUBERNETES)
+]
+_MinWorkers = Annotated[
+    int | None,
+    typer.Option(
+        help="Begin with so many; Ray's autoscaler adds pods up to --workers.",
+        rich_help_panel=_KUBERNETES,
+    ),
+]
+_Namespace = Annotated[str | None, typer.Option(rich_help_panel=_KUBERNETES)]
+_ServiceAccount = Annotated[
+    str | None, typer.Option(help="Of the pods.", rich_help_panel=_KUBERNETES)
+]
+_Secret = Annotated[
+    str | None,
+    typer.Option(
+        help="Its keys become the pods' environment: credentials of the object store.",
+        rich_help_panel=_KUBERNETES,
+    ),
+]
+_NodeCount = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Over which the workers are spread evenly: nodes, or tasks of the array.",
+        rich_help_panel=_SLURM,
+    ),
+]
+_Array = Annotated[
+    bool,
+    typer.Option(
+        "--array",
+        help="Parts that know nothing of each other, instead of one Ray cluster.",
+        rich_help_panel=_SLURM,
+    ),
+]
+
+app = typer.Typer(no_args_is_help=True, help="Follow, stop and list jobs of a Ray cluster.")
+
+
+def submit(
+    context: typer.Context,
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")],
+    changes: _Set = None,
+    workers: Annotated[int | None, typer.Option(help="Overrides execution.workers.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
+    ] = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the job. Default: from the config's name.")
+    ] = None,
+    drain_s: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Seconds in which a job that is stopped may finish its shards in flight."
+        ),
+    ] = 600,
+    kuberay: Annotated[
+        bool, typer.Option("--kuberay", help="Write a RayJob for `kubectl apply -f` instead.")
+    ] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Write a script for `sbatch` instead.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File of --kuberay and --slurm. Default: stdout."),
+    ] = None,
+    address: _Address = None,
+    follow_job: _Follow = True,
+    installed: _Installed = False,
+    runtime_env: _RuntimeEnv = None,
+    image: _Image = None,
+    min_workers: _MinWorkers = None,
+    namespace: _Namespace = None,
+    service_account: _ServiceAccount = None,
+    env_from_secret: _Secret = None,
+    nodes: _NodeCount = 1,
+    array: _Array = False,
+) -> None:
+    """Run a config on a Ray cluster, or write what Kubernetes or Slurm need to run it.
+
+    The config is checked as far as this machine can see, and travels whole. Submit it again to go
+    on after a stop, a crash or a preemption.
+    """
+    _refuse_mixed(context, kuberay=kuberay, slurm=slurm)
+    loaded = _travelling(config, changes, workers, gpus_per_worker)
+    job_name = name or _name(config)
+    if kuberay:
+        from cluster.submission.kuberay import Pods, rayjob_manifest
+
+        if image is None:
+            raise typer.BadParameter(
+                "expected the image to run, such as the one of the Dockerfile", param_hint="--image"
+            )
+        pods = Pods(
+            image=image,
+            name=job_name,
+            namespace=namespace,
+            service_account=service_account,
+            secret=env_from_secret,
+            min_workers=loaded.execution.workers if min_workers is None else min_workers,
+            drain_s=drain_s,
+            retry_quarantined=retry_quarantined,
+        )
+        _write(rayjob_manifest(loaded, pods), output, "kubectl apply -f")
+        return
+    if slurm:
+        from cluster.submission.slurm import Nodes, batch_script
+
+        asked = Nodes(job_name, nodes, array, drain_s, retry_quarantined)
+        _write(batch_script(loaded, asked), output, "sbatch")
+        return
+    _submit_to_ray(
+        loaded, job_name, drain_s, retry_quarantined, address, follow_job, installed, runtime_env
+    )
+
+
+@app.command()
+def follow(job: _Job, address: _Address = None) -> None:
+    """Show a job's log to its end, and exit with its exit code; Ctrl-C leaves the job alone."""
+    client, where = _client(address)
+    _follow(client, job, where)
+
+
+@app.command()
+def stop(job: _Job, address: _Address = None) -> None:
+    """Let a job finish its shards in flight, begin no more, and end."""
+    from cluster.submission import ray_job
+
+    client, where = _client(address)
+    details = ray_job.job_details(client, job)
+    if not ray_job.stop(client, job):
+        typer.echo(ray_job.ended(job, details).sentence)
+        return
+    typer.echo(
+        f"asked job {job} to stop: it finishes its shards in flight, and is killed if it takes"
+        f" longer than {ray_job.drain_s(details)} s; what is not finished is begun again next time",
+        err=True,
+    )
+    _follow(client, job, where, stopping=True)
+
+
+@app.command("list")
+def list_jobs(address: _Address = None) -> None:
+    """The jobs that the cluster knows, the newest first."""
+    from cluster.submission.job_client import plain_errors
+    from cluster.views.jobs import show_jobs
+
+    client, where = _client(address)
+    with plain_errors(where):
+        jobs = client.list_jobs()
+    show_jobs(jobs)
+
+
+def _refuse_mixed(context: typer.Context, *, kuberay: bool, slurm: bool) -> None:
+    """Options of another destination than the chosen one are mistakes, not to be passed over."""
+    if kuberay and slurm:
+        raise typer.BadParameter("expected --kuberay or --slurm, got both")
+    chosen = _KUBERNETES if kuberay else _SLURM if slurm else _RAY
+    flags = {_KUBERNETES: "--kuberay", _SLURM: "--slurm"}
+    for option in context.command.params:
+        panel = getattr(option, "rich_help_panel", None)
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and panel in (_RAY, _KUBERNETES, _SLURM) and panel != chosen:
+            wanted = (
+                f"expected {flags[panel]} beside it"
+                if panel in flags
+                else "it is for the Jobs API of Ray"
+            )
+            raise typer.BadParameter(wanted, param_hint=option.opts[0])
+        if given and option.name == "output" and chosen == _RAY:
+            raise typer.BadParameter("expected --kuberay or --slurm beside it", param_hint="-o")
+
+
+def _travelling(
+    config: str, changes: list[str] | None, workers: int | None, gpus_per_worker: float | None
+) -> RunConfig:
+    from cluster.submission.travelling_config import local_warning, travelling
+    from pipelines.config_file import load_config
+
+    overrides = [*(changes or ()), "execution.engine=ray"]
+    for key, value in (("workers", workers), ("gpus_per_worker", gpus_per_worker)):
+        if value is not None:
+            overrides.append(f"execution.{key}={value}")
+    loaded = travelling(load_config(config, overrides))
+    if warning := local_warning(loaded):
+        typer.echo(f"note: {warning}", err=True)
+    return loaded
+
+
+def _name(config: str) -> str:
+    """A job's name from that of a file or preset: small letters, digits and dashes."""
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(config).stem.lower()).strip("-")
+    return (stem if stem[:1].isalpha() else f"run-{stem}")[:40].rstrip("-")
+
+
+def _write(text: str, output: Path | None, command: str) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    output.write_text(text)
+    typer.echo(f"wrote {output}; start it with: {command} {output}", err=True)
+
+
+def _submit_to_ray(
+    config: RunConfig,
+    name: str,
+    drain_s: int,
+    retry_quarantined: bool,
+    address: str | None,
+    follow_job: bool,
+    installed: bool,
+    runtime_env: Path | None,
+) -> None:
+    from cluster.submission import ray_job
+    from cluster.submission.code_package import code_package
+
+    more = _runtime_env(runtime_env)
+    code = None if installed else code_package()
+    client, where = _client(address)
+    sent = ray_job.Submission(config, name, code, drain_s, retry_quarantined, more)
+    job = ray_job.submit(client, sent)
+    typer.echo(
+        f"submitted job {job} to {where}"
+        + (f" with the code of this checkout ({code})" if code else ""),
+        err=True,
+    )
+    if follow_job:
+        _follow(client, job, where)
+    typer.echo(job)
+
+
+def _runtime_env(path: Path | None) -> Mapping[str, Any]:
+    from pipelines.config_file import read_values
+
+    values = {} if path is None else read_values(str(path))
+    for key in ("working_dir", "py_modules"):
+        if key in values:
+            raise ConfigProblem(
+                f"{path}: {key}: expected none, because submit sends the code itself"
+            )
+    return values
+
+
+def _client(address: str | None) -> tuple[JobSubmissionClient, str]:
+    from cluster.submission.job_client import head_address, job_client
+
+    where = head_address(address)
+    return job_client(where), where
+
+
+def _follow(client: JobSubmissionClient, job: str, where: str, *, stopping: bool = False) -> None:
+    """To the end of the job; leaves by its exit code."""
+    from cluster.submission import ray_job
+    from cluster.submission.job_client import HeadLostError
+
+    again = f"deltah job follow {job} --address {where}"
+    try:
+        ended = ray_job.follow(client, job, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nleft job {job} to itself; see it again: {again}; stop it:"
+            f" {again.replace('follow', 'stop', 1)}",
+            err=True,
+        )
+        raise typer.Exit(_DETACHED) from None
+    except HeadLostError as error:
+        typer.echo(f"error: {error}; job {job} may go on; see it again: {again}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(ended.sentence, err=ended.exit_code != 0)
+    raise typer.Exit(0 if stopping else ended.exit_code)
