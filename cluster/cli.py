@@ -19,6 +19,7 @@ from cluster.verbs.library import app as library
 from cluster.verbs.regions import app as regions
 from cluster.verbs.submission import app as job
 from cluster.verbs.submission import submit
+from lib.files.redaction import redact
 from lib.problems import Problem
 
 if TYPE_CHECKING:
@@ -85,9 +86,19 @@ def run(
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
     ] = None,
+    workers_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Instead of --gpus-per-worker: so many workers share each GPU, and its memory.",
+        ),
+    ] = None,
     changes: _Set = None,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try shards again that were given up.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log a line a shard, with the time.")
     ] = False,
     shard_of: Annotated[
         str | None,
@@ -98,11 +109,21 @@ def run(
     ] = None,
 ) -> None:
     """Edit all shards of a config; run it again to go on where it stopped."""
+    if verbose:
+        logging.getLogger("cluster").setLevel(logging.INFO)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     from cluster.runner import run as run_config
     from cluster.shard_part import ShardPart
     from cluster.submission.job_folder import refuse_fleeting_output
     from pipelines.config_file import load_config
 
+    if workers_per_gpu is not None:
+        if gpus_per_worker is not None:
+            raise typer.BadParameter(
+                "expected it or --gpus-per-worker, not both", param_hint="--workers-per-gpu"
+            )
+        gpus_per_worker = 1 / workers_per_gpu
     part = ShardPart.parse(shard_of) if shard_of is not None else None
     overrides = list(changes or ())
     for key, value in (
@@ -115,16 +136,39 @@ def run(
     loaded = load_config(config, overrides)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
+    if workers_per_gpu is not None and loaded.execution.engine != "ray":
+        raise typer.BadParameter(
+            "expected --engine ray beside it; without Ray there is one worker",
+            param_hint="--workers-per-gpu",
+        )
     refuse_fleeting_output(loaded.output.folder)
     _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
 @app.command()
-def status(run_folder: _RunFolder) -> None:
+def status(
+    run_folder: _RunFolder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run is over.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 5.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Count the samples of every commit, however many.")
+    ] = False,
+    events: Annotated[int, typer.Option(min=0, help="Also print so many of the last events.")] = 0,
+) -> None:
     """Say how far a run is, from what it has left; works from anywhere and after a crash."""
-    from cluster.views.status import show_status
+    from cluster.views.status import show_status, watch_status
 
-    show_status(run_folder)
+    if watch:
+        watch_status(run_folder, deep=deep, interval_s=interval, as_json=as_json)
+    else:
+        show_status(run_folder, deep=deep, events=events, as_json=as_json)
 
 
 @app.command()
@@ -168,16 +212,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; always ends in SystemExit."""
     logging.captureWarnings(capture=True)
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app(None if arguments is None else list(arguments))
     except Problem as problem:
-        typer.echo(f"error: {problem}", err=True)
+        typer.echo(f"error: {redact(str(problem))}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"error: {type(error).__name__}: {redact(str(error))}", err=True)
         sys.exit(1)
+
+
+class _Redacted(logging.Formatter):
+    """What libraries log may hold credentials too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -189,7 +240,7 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _leave(outcome: Outcome) -> None:
-    typer.echo(outcome.sentence, err=outcome.exit_code != 0)
+    typer.echo(redact(outcome.sentence), err=outcome.exit_code != 0)
     if outcome.threads_left:  # they may never end, and an orderly exit would wait for them
         sys.stdout.flush()
         sys.stderr.flush()

@@ -45,7 +45,8 @@ def make_faces(output: str, console: Console) -> list[str]:
 def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:
     """Make the input below `output`, run the preset `demo` on it and write the report.
 
-    The panel at the end names what was made; nothing is printed but it and the progress line.
+    The panel at the end names what was made; before it stand a worker's memory, the progress line
+    and what the run took.
     """
     console = Console(stderr=True)
     folder = os.path.join(output, "run")

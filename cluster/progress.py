@@ -7,10 +7,8 @@ reckoned in images, because shards differ.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -20,91 +18,35 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.scheduling.orders import Counts
-from lib.receipts import ShardReport
+from cluster.watching.tally import Tally
 
 _LOG_INTERVAL_S = 30.0
 _TICK_S = 0.5
-_WINDOW_S = 900.0
-"""The rate is that of the last quarter of an hour: workers come and go."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Receipts of this driver run, added up."""
-
-    unit: str
-    """gpu or model: what the percentage is about."""
-    work: str = "edit"
-    """What is done with the shards, in a word."""
-    images: int = 0
-    errors: int = 0
-    edits: int = 0
-    shards: int = 0
-    busy_s: float = 0.0
-    worker_s: float = 0.0
-    """For which workers stood ready, up to now."""
-    started_at: float | None = None
-    """When the first worker was ready."""
-    last_at: float = 0.0
-    """Of the last receipt. Rates are up to then: what is in flight since is not known."""
-    _worker_s_then: float = 0.0
-    _seen_at: float = 0.0
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def add(self, report: ShardReport, now: float) -> None:
-        """One receipt."""
-        self.shards += 1
-        self.images += report.n_in
-        self.errors += report.n_err
-        self.edits += report.n_edits
-        self.busy_s += max(0.0, report.model_s - report.wait_s)
-        self.last_at, self._worker_s_then = now, self.worker_s
-        self._recent.append((now, report.n_in))
-        while self._recent[0][0] < now - _WINDOW_S:
-            self._recent.popleft()
-
-    def pass_time(self, ready_workers: int, now: float) -> None:
-        """Count the seconds for which workers stood ready."""
-        if self.started_at is None:
-            if not ready_workers:
-                return
-            self.started_at = self._seen_at = now
-        self.worker_s += ready_workers * (now - self._seen_at)
-        self._seen_at = now
-
-    def rate(self) -> float:
-        """Images a second, lately."""
-        if self.started_at is None or not self._recent:
-            return 0.0
-        span_s = min(_WINDOW_S, self.last_at - self.started_at)
-        return sum(count for _, count in self._recent) / span_s if span_s > 0 else 0.0
-
-    def busy(self) -> float:
-        """The part of the workers' time in which their model computed."""
-        return min(1.0, self.busy_s / self._worker_s_then) if self._worker_s_then else 0.0
-
-    def left_s(self, shards: int, now: float) -> float | None:
-        """Seconds until `shards` more are done; None where nothing tells."""
-        rate = self.rate()
-        if not shards:
-            return 0.0
-        if not rate:
-            return None
-        seconds = shards * self.images / self.shards / rate - (now - self.last_at)
-        return seconds if seconds > 0 else None
-
-
-def line(counts: Counts, tally: Tally, done_before: int, lost_before: int, now: float) -> str:
-    """The progress line; the shards settled by earlier runs count as done."""
+def line(
+    verb: str,
+    unit: str,
+    counts: Counts,
+    tally: Tally,
+    done_before: int,
+    lost_before: int,
+    now: float,
+) -> str:
+    """The progress line; the shards settled by earlier runs count as done. `unit`, gpu or model, is
+    what the percentage is about: the time in which it computed instead of waiting for images.
+    """
     lost = counts.quarantined + lost_before
     done = counts.done + done_before
     total = counts.total + done_before + lost_before
     left_s = tally.left_s(counts.waiting + counts.in_flight, now)
     eta = "?" if left_s is None else duration(left_s)
+    waited = tally.work.waited
+    busy = "?" if waited is None else f"{1 - waited:.0%}"
     return (
-        f"{tally.work} {done + lost}/{total} shards | {done} ok {lost} quarantined"
-        f" | {tally.images:,} img ({tally.errors:,} err) | {tally.rate():.1f} img/s"
-        f" | {tally.unit} {tally.busy():.0%} | ETA {eta}"
+        f"{verb} {done + lost}/{total} shards | {done} ok {lost} quarantined"
+        f" | {tally.work.images:,} img ({tally.work.errors:,} err) | {tally.rate():.1f} img/s"
+        f" | {unit} {busy} | ETA {eta}"
     )
 
 

@@ -6,32 +6,27 @@ Where nothing is left to do, neither torch nor ray is imported.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rich.console import Console
 
 from cluster.driver import Driver
-from cluster.events import EventLog
-from cluster.pools.opening import check_engine, open_pool, shard_worker
+from cluster.pools.opening import check_engine, observers, open_pool, shard_worker
 from cluster.pools.protocol import ClusterLostError, WorkerFactory
-from cluster.progress import Tally
-from cluster.scheduling.orders import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    Rules,
-    Stop,
-)
+from cluster.scheduling.orders import DUPLICATE_ABOVE, EXIT_FAILED, Rules, Stop
 from cluster.scheduling.schedule import Schedule
 from cluster.settlement import Outcome, settled
 from cluster.shard_part import ShardPart
+from cluster.views.work import show_end
+from cluster.watching.monitor import Monitor
 from lib.files import storage
 from lib.ledger import quarantine
 from lib.ledger.run_folder import RunFolder
-from pipelines.config import RunConfig
+from pipelines.config import Execution, RunConfig
 from pipelines.inputs import ShardInput, expand_inputs, missing_inputs, none_there
 from pipelines.located import located
+from pipelines.memory_budget import stated_budget
 from pipelines.run_claim import run_claim
 
 _WORK = {
@@ -83,19 +78,37 @@ def run(
         return settled(folder, names, None, own if part else None)
     check_engine(config.execution)
     todo = {shard.name: shard.url for shard in mine if shard.name in pending}
-    stop, threads_left = _drive(
-        config,
+    console = console or Console(stderr=True)
+    schedule = Schedule(todo, rules or _rules(config.execution))
+    monitor = Monitor(
         folder,
-        mine,
-        todo,
-        str(record["fingerprint"]),
-        address,
-        factory,
-        console or Console(stderr=True),
-        rules,
+        config.execution,
+        _WORK[config.pipeline],
+        lambda: schedule.counts,
+        folder.snapshot(own),
+        console,
     )
+    budget = stated_budget(config, mine)
+    if budget:
+        console.print(budget, markup=False, highlight=False, soft_wrap=True)
+    fingerprint = str(record["fingerprint"])
+    stop, threads_left = _drive(config, folder, schedule, fingerprint, address, factory, monitor)
+    monitor.finalizing()
     outcome = settled(folder, names, stop, own if part else None)
-    return replace(outcome, threads_left=threads_left)
+    outcome = replace(outcome, threads_left=threads_left)
+    monitor.ended(outcome.exit_code, outcome.sentence)
+    show_end(console, folder, monitor.record())
+    return outcome
+
+
+def _rules(execution: Execution) -> Rules:
+    return Rules(
+        workers=execution.workers,
+        max_attempts=execution.max_attempts,
+        max_error_rate=execution.max_error_rate,
+        stall_timeout_s=execution.stall_timeout_s,
+        duplicate_above=DUPLICATE_ABOVE if execution.duplicate_stragglers else 0.0,
+    )
 
 
 def _warn_of_moved(known: Mapping[str, str], inputs: tuple[ShardInput, ...]) -> None:
@@ -114,48 +127,28 @@ def _warn_of_moved(known: Mapping[str, str], inputs: tuple[ShardInput, ...]) -> 
 def _drive(
     config: RunConfig,
     folder: RunFolder,
-    inputs: Sequence[ShardInput],
-    todo: dict[str, str],
+    schedule: Schedule,
     fingerprint: str,
     address: str | None,
     factory: WorkerFactory,
-    console: Console,
-    rules: Rules | None,
+    monitor: Monitor,
 ) -> tuple[Stop | None, bool]:
     """Why it ended before all shards did, and whether threads were left behind."""
-    execution = config.execution
-    schedule = Schedule(
-        todo,
-        rules
-        or Rules(
-            workers=execution.workers,
-            max_attempts=execution.max_attempts,
-            max_error_rate=execution.max_error_rate,
-            stall_timeout_s=execution.stall_timeout_s,
-        ),
-    )
-    events = EventLog(folder, time.monotonic())
-    tally = Tally(
-        "gpu" if execution.gpus_per_worker else "model",
-        _WORK[config.pipeline],
-    )
-    before = len(inputs) - len(todo)
-    lost_before = len(folder.quarantined_names().intersection(s.name for s in inputs))
     stop: Stop | None = None
     threads_left = False
     try:
-        with open_pool(config, fingerprint, address, factory, len(todo)) as pool:
+        with open_pool(config, fingerprint, address, factory, schedule.counts.total) as pool:
             try:
-                events.add(
-                    "run_started",
-                    shards=len(inputs),
-                    pending=len(todo),
-                    engine=execution.engine,
-                    workers=execution.workers,
-                    fingerprint=fingerprint,
-                )
-                driver = Driver(folder, schedule, pool, events, tally)
-                asked = driver.run(console, before - lost_before, lost_before)
+                with monitor:
+                    for observer in observers(config.execution, fingerprint, monitor.tally):
+                        monitor.add(observer)
+                    asked = Driver(
+                        folder,
+                        schedule,
+                        pool,
+                        monitor,
+                        drain_timeout_s=config.execution.drain_timeout_s,
+                    ).run()
                 stop = schedule.stopped
                 if stop is None and asked and schedule.counts.waiting:
                     stop = Stop(EXIT_FAILED, f"stopped by {asked}")
@@ -165,19 +158,8 @@ def _drive(
         stop = Stop(EXIT_FAILED, str(error))
     except KeyboardInterrupt:
         stop = Stop(EXIT_FAILED, "stopped at once; shards in flight are begun again next time")
+    except storage.StoreUnavailableError as error:
+        stop = Stop(EXIT_FAILED, str(error))
     except OSError as error:
         stop = Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
-    events.add(
-        "run_finished",
-        counts=schedule.counts,
-        exit_code=stop.exit_code if stop else EXIT_DONE,
-        reason=stop.sentence if stop else "",
-        images=tally.images,
-        errors=tally.errors,
-        edits=tally.edits,
-    )
-    try:
-        events.flush()
-    except OSError as error:
-        stop = stop or Stop(EXIT_FAILED, f"the run folder cannot be written: {error}")
     return stop, threads_left

@@ -6,7 +6,8 @@ Nothing here imports torch, so the driver, `plan` and `status` stay light.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -19,6 +20,12 @@ class ShardTask:
     url: str
     attempt: int
     """1 for the first started attempt."""
+    duplicate: bool = False
+    """Another worker has it in hand: who is second to finish changes nothing."""
+
+
+class ShardCancelled(Exception):
+    """A worker stopped a shard because it was told to: nothing of it is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,9 @@ class ShardReport:
     model_s: float
     """Seconds in which this shard held the model."""
     wait_s: float
-    """Seconds in which the model was held but waited for decoded images."""
+    """Seconds in which the model was held but waited: for decoded images, or for encoders that were
+    too far behind.
+    """
     write_s: float
     """Encoding what was left, tar, PUT and commit."""
     host: str
@@ -65,5 +74,14 @@ class ShardReport:
     or since the shard before let go of it.
     """
     oom_batch: int | None = None
-    """The smaller batch that running out of memory forced; None when the configured one was used.
-    """
+    """No batch was larger, because memory ran out; None when the configured ones were used."""
+    error_kinds: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> rows in the shard's errors file."""
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the model's time, from when it was free for this shard to when the shard let
+        go of it, in which it did nothing.
+        """
+        time_s = self.model_s + self.idle_s
+        return (self.wait_s + self.idle_s) / time_s if time_s else 0.0

@@ -123,6 +123,14 @@ class Execution(Section):
     """The run stops early when more than this share of at least 100 samples ended in errors."""
     stall_timeout_s: Annotated[float, Field(gt=0.0)] = 600.0
     """A worker that finishes no image for so long is replaced."""
+    drain_timeout_s: Annotated[float, Field(ge=0.0)] | None = None
+    """After a first SIGTERM or Ctrl-C shards in flight are finished; those that take longer than
+    this are left to the next run. Without it, they are finished however long it takes.
+    """
+    duplicate_stragglers: bool = True
+    """When nothing is left to begin, idle workers take shards that lag behind a second time; the
+    first to commit wins.
+    """
 
 
 class RunConfig(Section):

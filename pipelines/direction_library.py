@@ -15,7 +15,7 @@ from lib.records import Failure, Sample
 from pipelines.config import RunConfig
 from pipelines.library_stages import FindingStages, LearningStages
 from pipelines.sample_rows import sample_row
-from pipelines.shard_pipeline import Counted, Products
+from pipelines.shard_flow import Counted, Products
 from tasks.stored_latents import InvertStage
 
 
@@ -36,8 +36,8 @@ class FindDirections:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
-        stages = self._stages
+        """See `pipelines.shard_flow.Flow`."""
+        stages, vector_dtype = self._stages, self._vector_dtype
         inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)
         rows: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ class FindDirections:
             directions.extend(discovered.directions)
 
         def finish() -> Products:
-            table = to_table(directions, self._vector_dtype) if directions else None
+            table = to_table(directions, vector_dtype) if directions else None
             return Products(_table(rows), directions=table)
 
         return finish
@@ -71,7 +71,7 @@ class LearnDirections:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
+        """See `pipelines.shard_flow.Flow`."""
         stages = self._stages
         inverted = counted(invert(samples, reject))
         observed = counted(stages.observe(inverted, reject))

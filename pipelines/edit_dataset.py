@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 
 from lib.files import row_kinds
 from lib.records import Failure, Sample
+from pipelines.backlog import Backlog
 from pipelines.config import RunConfig
 from pipelines.evaluation_stage import new_filter
-from pipelines.shard_pipeline import Counted, Products
+from pipelines.shard_flow import Counted, Products
 from pipelines.stages import Stages
 from pipelines.writing import ShardWriter
 from tasks.stored_latents import InvertStage
@@ -18,10 +18,10 @@ from tasks.stored_latents import InvertStage
 class EditDataset:
     """Every image with the edits that the plan makes of it."""
 
-    def __init__(self, config: RunConfig, stages: Stages, *, pool: Executor) -> None:
+    def __init__(self, config: RunConfig, stages: Stages, backlog: Backlog) -> None:
         self._config = config
         self._stages = stages
-        self._pool = pool
+        self._backlog = backlog
         """Encodes images while the model goes on."""
         self.image_size = stages.image_size
         self.inversions = stages.invert
@@ -34,7 +34,7 @@ class EditDataset:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
+        """See `pipelines.shard_flow.Flow`."""
         stages = self._stages
         writer = ShardWriter(
             self._config.output,
@@ -42,7 +42,7 @@ class EditDataset:
             window=stages.edit.edited_timesteps,
             inversion=stages.invert.evaluations,
             schema=row_kinds.of_config(self._config.model_dump(mode="json")).schema,
-            pool=self._pool,
+            backlog=self._backlog,
         )
         inverted = counted(invert(samples, reject))
         segmented = stages.segment(inverted, reject)

@@ -53,32 +53,26 @@ class Inversions:
     """Nodes at which discovery asks for x_t."""
     device: torch.device
     store: LatentStore
-    stored_by: RunFolder | None
-    """The run whose latents are read instead of inverting."""
+    reads: bool
+    """Whether latents are read instead of inverting."""
     reconstruct: Reconstructor | None
     """Measures every reconstruction, where that is asked for."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image."""
-        inverting = self.inverter.evaluations if self.stored_by is None else 0
+        inverting = 0 if self.reads else self.inverter.evaluations
         return inverting + (0 if self.reconstruct is None else self.reconstruct.evaluations)
 
-    def of_shard(self, shard: str, input_sha256: str) -> ShardInversion:
-        """The stage for the shard whose tar has this hash; reads its latents if they are stored.
-
-        Raises:
-            ShardDamage: the run that stored latents has none of this shard, or of another content,
-                or they are damaged.
-        """
-        found = self._of_shard(shard, input_sha256)
+    def of_shard(self, stored: StoredLatents | None) -> ShardInversion:
+        """The stage of one shard; `stored` is what was read of its latents, if they are read."""
+        found = self._of_shard(stored)
         if self.reconstruct is None:
             return found
         return ShardInversion(_Measured(found.invert, self.reconstruct), found.finish)
 
-    def _of_shard(self, shard: str, input_sha256: str) -> ShardInversion:
-        if self.stored_by is not None:
-            stored = read_latents(self.stored_by, shard, input_sha256)
+    def _of_shard(self, stored: StoredLatents | None) -> ShardInversion:
+        if stored is not None:
             stage = StoredInverter(
                 stored,
                 self.grid,
@@ -117,7 +111,7 @@ class _Measured:
 class NoInversions:
     """Of a flow that inverts nothing."""
 
-    def of_shard(self, shard: str, input_sha256: str) -> ShardInversion:
+    def of_shard(self, stored: StoredLatents | None) -> ShardInversion:
         """A stage that nothing calls."""
         return ShardInversion(_no_inversion, bytes)
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable
 import pyarrow as pa
 
 from lib.files import schemas
-from lib.ledger.run_folder import RunFolder
 from lib.records import Failure, Sample
 from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
-from pipelines.engine import load_engine
+from pipelines.engine import Engine
 from pipelines.inversions import Inversions
 from pipelines.sample_rows import sample_row
-from pipelines.shard_pipeline import Counted, Products
+from pipelines.shard_flow import Counted, Products
 from pipelines.stages import build_inversions
 from tasks.stored_latents import InvertStage
 
@@ -34,7 +33,7 @@ class StoreLatents:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
+        """See `pipelines.shard_flow.Flow`."""
         rows = [
             sample_row(inverted, (), self.inversions.evaluations)
             for inverted in counted(invert(samples, reject))
@@ -42,14 +41,12 @@ class StoreLatents:
         return lambda: Products(pa.Table.from_pylist(rows, schema=schemas.SAMPLES))
 
 
-def build_latent_storing(config: RunConfig, folder: RunFolder) -> StoreLatents:
-    """Load the model and make the stage.
+def build_latent_storing(config: RunConfig, engine: Engine) -> StoreLatents:
+    """Make the stage.
 
     Raises:
-        ModelProblem: the checkpoint cannot be used.
         ConfigProblem: the window holds no timestep of the grid.
     """
-    engine = load_engine(config, folder)
     last = edited_nodes(engine.grid.timesteps, config.edit.window)[0]
     inversions = build_inversions(config, engine, last=last, keep=frozenset())
     return StoreLatents(engine.denoiser.image_size, inversions)

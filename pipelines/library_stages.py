@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.discovery.statistics_files import Study
-from lib.ledger.run_folder import RunFolder
 from lib.models.image_classifier import Classifier, class_index, load_classifier
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import wanted_nodes
-from pipelines.engine import Engine, load_engine
+from pipelines.engine import Engine
 from pipelines.inversions import Inversions
 from pipelines.mask_providers import build_segmenter
 from pipelines.stages import build_inversions
@@ -50,14 +49,13 @@ class LearningStages:
         return self.invert.evaluations + self.observe.evaluations
 
 
-def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
-    """Load the model and make the stages that find directions in every image.
+def build_finding_stages(config: RunConfig, engine: Engine) -> FindingStages:
+    """Make the stages that find directions in every image.
 
     Raises:
-        ModelProblem: the checkpoint cannot be used.
+        ModelProblem: a model beside the diffusion model cannot be used.
         ConfigProblem: the config asks for what this model cannot do.
     """
-    engine = load_engine(config, folder)
     discover, nodes = build_discoverer(config, engine)
     last = latent_needs(config, engine.grid.timesteps).last
     invert = build_inversions(config, engine, last=last, keep=nodes)
@@ -71,12 +69,11 @@ def build_finding_stages(config: RunConfig, folder: RunFolder) -> FindingStages:
 
 
 def build_learning_stages(
-    config: RunConfig, discover: DatasetDiscovery, folder: RunFolder
+    config: RunConfig, discover: DatasetDiscovery, engine: Engine
 ) -> LearningStages:
-    """Load the model, and a classifier if labels need one, and make the stages that learn from all
-    images; raises as `build_finding_stages`.
+    """Make the stages that learn from all images, with a classifier if labels need one; raises as
+    `build_finding_stages`.
     """
-    engine = load_engine(config, folder)
     nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
     timesteps = tuple(engine.grid.timestep(node) for node in nodes)
     captured = discover.capture == "inversion"

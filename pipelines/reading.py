@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
+from itertools import islice
 
 import torch
 
@@ -19,7 +20,7 @@ from pipelines.config import Input
 
 
 class SampleReader:
-    """Decodes the samples of one shard on `pool` and counts the seconds the caller waited."""
+    """Decodes the samples of shards on `pool`, at most `ahead` of each in front of its taker."""
 
     def __init__(
         self,
@@ -38,26 +39,16 @@ class SampleReader:
         self._fingerprint = fingerprint
         self._pool = pool
         self._ahead = ahead
-        self.waited_s = 0.0
+
+    def begin(self, raw: Sequence[RawSample]) -> Decoding:
+        """Start to decode a shard."""
+        return Decoding(self._decode, raw, self._pool, self._ahead)
 
     def __call__(
         self, raw: Sequence[RawSample], reject: Callable[[Failure], None]
     ) -> Iterator[Sample]:
         """Samples in order; an image that cannot be used is rejected with the decoder's reason."""
-        queue: deque[Future[Sample | Failure]] = deque()
-        remaining = iter(raw)
-        while True:
-            while len(queue) < self._ahead and (sample := next(remaining, None)) is not None:
-                queue.append(self._pool.submit(self._decode, sample))
-            if not queue:
-                return
-            started = time.perf_counter()
-            decoded = queue.popleft().result()
-            self.waited_s += time.perf_counter() - started
-            if isinstance(decoded, Failure):
-                reject(decoded)
-            else:
-                yield decoded
+        return self.begin(raw).samples(reject)
 
     def _decode(self, raw: RawSample) -> Sample | Failure:
         try:
@@ -75,3 +66,55 @@ class SampleReader:
         side_files = {name: data for name, data in raw.files.items() if name != member}
         seed = sample_seed(self._fingerprint, raw.shard, raw.index)
         return Sample(raw.shard, raw.index, raw.key, image_CHW, geometry, side_files, seed)
+
+
+class Decoding:
+    """One shard on its way: its first images are decoded before anybody asks for them."""
+
+    def __init__(
+        self,
+        decode: Callable[[RawSample], Sample | Failure],
+        raw: Sequence[RawSample],
+        pool: Executor,
+        ahead: int,
+    ) -> None:
+        self._decode = decode
+        self._raw = raw
+        self._pool = pool
+        self._ahead = ahead
+        self._queue: deque[Future[Sample | Failure]] = deque()
+        self.waited_s = 0.0
+        """Seconds in which whoever takes the samples waited for them."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the first sample again."""
+        self.close()
+        self._remaining = iter(self._raw)
+        self._fill()
+
+    def close(self) -> None:
+        """Leave undone what is not begun."""
+        for future in self._queue:
+            future.cancel()
+        self._queue.clear()
+
+    def wait(self, count: int) -> None:
+        """Until the next `count` samples are decoded."""
+        wait(list(islice(self._queue, count)))
+
+    def samples(self, reject: Callable[[Failure], None]) -> Iterator[Sample]:
+        """In order, once; an image that cannot be used is rejected with the decoder's reason."""
+        while self._queue:
+            started = time.perf_counter()
+            decoded = self._queue.popleft().result()
+            self.waited_s += time.perf_counter() - started
+            self._fill()
+            if isinstance(decoded, Failure):
+                reject(decoded)
+            else:
+                yield decoded
+
+    def _fill(self) -> None:
+        for raw in islice(self._remaining, self._ahead - len(self._queue)):
+            self._queue.append(self._pool.submit(self._decode, raw))

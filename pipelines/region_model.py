@@ -5,7 +5,7 @@ the run is finalized. Nothing is inverted, segmented or edited.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 
 import pyarrow as pa
 import torch
@@ -18,12 +18,12 @@ from lib.masks.clusters import Groups, Points, gathered, merged, reduced, to_arr
 from lib.masks.features import FeatureReader, shared_block
 from lib.records import Failure, Sample
 from lib.sampling.grid import training_alphas
+from pipelines.backlog import Backlog
 from pipelines.config import RunConfig
-from pipelines.engine import load_model
 from pipelines.inversions import NoInversions
 from pipelines.model_source import open_model
 from pipelines.sample_rows import looked_row
-from pipelines.shard_pipeline import Counted, Products
+from pipelines.shard_flow import Counted, Products
 from tasks.gather_features import FeatureGatherer
 from tasks.stored_latents import InvertStage
 
@@ -35,11 +35,11 @@ class LearnRegions:
     """Looks at every image and leaves what its shard says of all points."""
 
     def __init__(
-        self, image_size: int, gather: FeatureGatherer, study: RegionStudy, *, pool: Executor
+        self, image_size: int, gather: FeatureGatherer, study: RegionStudy, backlog: Backlog
     ) -> None:
         self._gather = gather
         self._study = study
-        self._pool = pool
+        self._backlog = backlog
         """Reduces points while the model goes on."""
         self.image_size = image_size
         self.inversions = NoInversions()
@@ -52,12 +52,13 @@ class LearnRegions:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
+        """See `pipelines.shard_flow.Flow`."""
         rows = []
-        sums = _ShardPoints(self._study, self._pool)
+        sums = _ShardPoints(self._study, self._backlog)
         for featured in counted(self._gather(samples, reject)):
             rows.append(looked_row(featured.sample, self._gather.evaluations))
             sums.add(featured.sample.index, featured.points_PD)
+        sums.close()
 
         def finish() -> Products:
             table = pa.Table.from_pylist(rows, schema=schemas.SAMPLES)
@@ -69,9 +70,9 @@ class LearnRegions:
 class _ShardPoints:
     """Gathers the points of one shard, in the order of their images."""
 
-    def __init__(self, study: RegionStudy, pool: Executor) -> None:
+    def __init__(self, study: RegionStudy, backlog: Backlog) -> None:
         self._study = study
-        self._pool = pool
+        self._backlog = backlog
         self._groups = Groups(study.sizes, study.weights)
         self._block: list[tuple[int, Tensor]] = []
         self._parts: list[Future[Points]] = []
@@ -81,10 +82,13 @@ class _ShardPoints:
             self._flush()
         self._block.append((index, points_PD))
 
-    def finish(self) -> bytes:
-        """The statistics file; of a shard without a usable image too."""
+    def close(self) -> None:
+        """There are no more."""
         if self._block or not self._parts:
             self._flush()
+
+    def finish(self) -> bytes:
+        """The statistics file; of a shard without a usable image too."""
         parts = [part.result() for part in self._parts]
         whole = reduced(merged(parts), self._groups, self._study.coreset)
         return encode_part(self._study, to_arrays(whole))
@@ -94,19 +98,17 @@ class _ShardPoints:
         points_ND = torch.cat([torch.zeros(0, sum(self._study.sizes)), *points])
         size, images = self._study.coreset, len(points)
         self._parts.append(
-            self._pool.submit(gathered, points_ND, self._groups, size, images=images)
+            self._backlog.submit(gathered, points_ND, self._groups, size, images=images)
         )
         self._block = []
 
 
-def build_region_learning(config: RunConfig, *, pool: Executor) -> LearnRegions:
-    """Load the model and make the stage.
-
-    Raises:
-        ModelProblem: the checkpoint cannot be used.
-        ConfigProblem: it has no such block or timestep.
+def build_region_learning(
+    config: RunConfig, denoiser: Denoiser, model: str, backlog: Backlog
+) -> LearnRegions:
+    """Make the stage around the network whose weights have the SHA-256 `model`; raises
+    ConfigProblem where it has no such block or timestep.
     """
-    denoiser, _, model = load_model(config)
     fit = config.region_model
     blocks = fit.blocks or (shared_block(denoiser),)
     reader = feature_reader(config, denoiser, fit.timesteps, blocks)
@@ -123,7 +125,7 @@ def build_region_learning(config: RunConfig, *, pool: Executor) -> LearnRegions:
         coreset=fit.coreset,
     )
     gather = FeatureGatherer(reader, pixels=fit.pixels, batch_size=config.invert.batch_size)
-    return LearnRegions(denoiser.image_size, gather, study, pool=pool)
+    return LearnRegions(denoiser.image_size, gather, study, backlog)
 
 
 def feature_reader(

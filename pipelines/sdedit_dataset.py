@@ -5,17 +5,16 @@ segmented or discovered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 
 from lib.files import row_kinds
-from lib.ledger.run_folder import RunFolder
 from lib.records import Failure, Sample
 from lib.sampling.grid import renoised_nodes
+from pipelines.backlog import Backlog
 from pipelines.config import RunConfig
-from pipelines.engine import load_engine
+from pipelines.engine import Engine
 from pipelines.evaluation_stage import build_evaluator, new_filter
 from pipelines.inversions import NoInversions
-from pipelines.shard_pipeline import Counted, Products
+from pipelines.shard_flow import Counted, Products
 from pipelines.writing import ShardWriter
 from tasks.evaluate import Evaluator
 from tasks.sdedit import Renoiser
@@ -31,13 +30,12 @@ class SdeditDataset:
         image_size: int,
         edit: Renoiser,
         evaluate: Evaluator,
-        *,
-        pool: Executor,
+        backlog: Backlog,
     ) -> None:
         self._config = config
         self._edit = edit
         self._evaluate = evaluate
-        self._pool = pool
+        self._backlog = backlog
         """Encodes images while the model goes on."""
         self.image_size = image_size
         self.inversions = NoInversions()
@@ -50,14 +48,14 @@ class SdeditDataset:
         reject: Callable[[Failure], None],
         counted: Counted,
     ) -> Callable[[], Products]:
-        """See `pipelines.shard_pipeline.Flow`."""
+        """See `pipelines.shard_flow.Flow`."""
         writer = ShardWriter(
             self._config.output,
             injection="sdedit",
             window=self._edit.edited_timesteps,
             inversion=0,
             schema=row_kinds.of_config(self._config.model_dump(mode="json")).schema,
-            pool=self._pool,
+            backlog=self._backlog,
         )
         edited = counted(self._edit(samples, reject))
         kept = new_filter(self._config)
@@ -71,14 +69,13 @@ class SdeditDataset:
         return finish
 
 
-def build_sdedit(config: RunConfig, folder: RunFolder, *, pool: Executor) -> SdeditDataset:
-    """Load the model and make the stage.
+def build_sdedit(config: RunConfig, engine: Engine, backlog: Backlog) -> SdeditDataset:
+    """Make the stage.
 
     Raises:
-        ModelProblem: the checkpoint cannot be used.
+        ModelProblem: a model of the section `evaluate` cannot be used.
         ConfigProblem: the timesteps do not fit the grid.
     """
-    engine = load_engine(config, folder)
     options = config.edit.sdedit
     edit = Renoiser(
         engine.denoiser,
@@ -88,4 +85,4 @@ def build_sdedit(config: RunConfig, folder: RunFolder, *, pool: Executor) -> Sde
         batch_size=config.edit.batch_size,
     )
     evaluate = build_evaluator(config, engine)
-    return SdeditDataset(config, engine.denoiser.image_size, edit, evaluate, pool=pool)
+    return SdeditDataset(config, engine.denoiser.image_size, edit, evaluate, backlog)

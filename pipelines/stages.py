@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from lib.editing.edit_plan import planned
 from lib.editing.region_guard import RegionGuard
 from lib.editing.x_guidance import Along, Guidance
-from lib.ledger.run_folder import RunFolder
 from lib.sampling.grid import edited_nodes
 from pipelines.config import RunConfig
 from pipelines.discovery import Discoverer, build_discoverer
 from pipelines.discovery_work import discovery_work
 from pipelines.edit_plan_config import plan_entries
-from pipelines.engine import Engine, load_engine
+from pipelines.engine import Engine
 from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import Inversions, LatentStore
 from pipelines.mask_providers import build_segmenter
@@ -39,14 +38,13 @@ class Stages:
     evaluate: Evaluator
 
 
-def build_stages(config: RunConfig, folder: RunFolder) -> Stages:
-    """Load the model, calibrate it once for the run, and make the stages.
+def build_stages(config: RunConfig, engine: Engine) -> Stages:
+    """Make the stages, with the models that they need beside the diffusion model.
 
     Raises:
-        ModelProblem: the checkpoint cannot be used.
+        ModelProblem: one of those cannot be used.
         ConfigProblem: the config asks for what this model or library cannot do.
     """
-    engine = load_engine(config, folder)
     work = discovery_work(config, engine.grid.timesteps)
     planned_choices(config, work.candidates)  # refuses what the plan would refuse
     nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
@@ -100,7 +98,6 @@ def build_inversions(
         "grid": list(timesteps),
         "invert": config.invert.model_dump(mode="json", exclude={"latents", "keep", "report"}),
     }
-    path = config.invert.latents
     return Inversions(
         inverter=build_inverter(config, engine, last=last, keep=keep | further, observe=observe),
         grid=engine.grid,
@@ -109,7 +106,7 @@ def build_inversions(
         keep=keep,
         device=engine.denoiser.device,
         store=LatentStore(config.output.latents, source),
-        stored_by=None if path is None else RunFolder(path),
+        reads=config.invert.latents is not None,
         reconstruct=_reconstructor(config, engine, last) if config.invert.report else None,
     )
 

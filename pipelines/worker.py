@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lib.ledger.run_folder import RunFolder
 from lib.models.kernels import settle
 from lib.receipts import ShardReport, ShardTask
+from pipelines.backlog import Backlog
 from pipelines.config import RunConfig
 from pipelines.fingerprint_fields import pixel_fingerprint
-from pipelines.flows import build_flow
+from pipelines.flows import load_flow
 from pipelines.perceptual_window import resolved
 from pipelines.shard_pipeline import ShardPipeline
+from pipelines.worker_flow import FlowMaker, WorkerFlow
+from pipelines.worker_threads import DECODERS, ENCODERS, backlog_limit
 
-_CODEC_THREADS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -25,21 +28,27 @@ class ShardWorker:
     Raises on construction `lib.problems.Problem` for a checkpoint or library that cannot be used.
     """
 
-    def __init__(self, config_json: str, fingerprint: str) -> None:
+    def __init__(
+        self,
+        config_json: str,
+        fingerprint: str,
+        load: Callable[[RunConfig, RunFolder, Backlog], FlowMaker] = load_flow,
+    ) -> None:
         config = RunConfig.model_validate_json(config_json)
         settle(config.model.cpu_threads)
         folder = RunFolder(config.output.folder)
         config = resolved(config, folder)
         self._steps = itertools.count(1)
         self._done = 0
-        self._pool = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
+        backlog = Backlog(ThreadPoolExecutor(ENCODERS, "encode"), backlog_limit(config))
         self._pipeline = ShardPipeline(
             config,
             fingerprint,
             pixel_fingerprint(folder.read_run()["fields"]),
             folder,
-            build_flow(config, folder, pool=self._pool),
-            pool=self._pool,
+            WorkerFlow(config, load(config, folder, backlog)),
+            decoders=ThreadPoolExecutor(DECODERS, "decode"),
+            backlog=backlog,
             progress=self._advance,
         )
 
@@ -48,7 +57,7 @@ class ShardWorker:
         report = self._pipeline.run_shard(task)
         _log.info(
             "%s: %s, %d in, %d ok, %d errors, %d edits, %d directions, read %.2f s, model %.2f s"
-            " (waited %.2f s), write %.2f s",
+            " (stood free %.2f s before, waited %.2f s: %.1f %% of its time), write %.2f s",
             report.shard,
             report.outcome,
             report.n_in,
@@ -58,10 +67,16 @@ class ShardWorker:
             report.n_directions,
             report.read_s,
             report.model_s,
+            report.idle_s,
             report.wait_s,
+            100 * report.wait_share,
             report.write_s,
         )
         return report
+
+    def cancel(self, shard: str) -> None:
+        """Stop a shard that `run` works on, from another thread; see `ShardPipeline.cancel`."""
+        self._pipeline.cancel(shard)
 
     def images_done(self) -> int:
         """A number that grows with every stage of every image: the heartbeat."""

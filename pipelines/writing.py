@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from concurrent.futures import Executor, Future
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from lib.directions.direction_table import to_table
 from lib.files.images import encode
 from lib.files.tar_writer import write_tar
 from lib.pixels import quantised
-from lib.records import Evaluated, Renoised, Score
+from lib.records import Evaluated, Renoised, Sample, Score
 from lib.shift import Shift
+from pipelines.backlog import Backlog
 from pipelines.config import Output
 from pipelines.sample_rows import geometry_columns, place_columns
 
@@ -31,7 +33,7 @@ Encoded = tuple[list[tuple[str, bytes]], list[dict[str, Any]]]
 
 
 class ShardWriter:
-    """Encodes samples on `pool` while the model goes on, and keeps them in input order."""
+    """Encodes samples in threads while the model goes on, and keeps them in input order."""
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class ShardWriter:
         window: tuple[int, int],
         inversion: int,
         schema: pa.Schema,
-        pool: Executor,
+        backlog: Backlog,
     ) -> None:
         self._options = options
         self._injection = injection
@@ -50,31 +52,36 @@ class ShardWriter:
         self._inversion = inversion
         """Network evaluations of inverting one image."""
         self._schema = schema
-        self._pool = pool
-        self._encoded: list[Future[Encoded]] = []
+        self._backlog = backlog
+        self._encoded: deque[Future[Encoded]] = deque()
         self._directions: list[Direction] = []
 
     def add(self, evaluated: Evaluated) -> None:
-        """Take one sample; returns at once."""
-        self._encoded.append(self._pool.submit(self._encode, evaluated))
+        """Take one sample; returns at once unless encoding is far behind."""
+        # Not the record itself, which holds latents on the device.
+        sample, scores = evaluated.sample, evaluated.scores
+        spent = evaluated.network_evaluations
+        self._encoded.append(self._backlog.submit(self._encode, sample, scores, spent))
         self._directions.extend(evaluated.edited.found)
 
     def finish(self) -> tuple[bytes, pa.Table, pa.Table | None]:
         """The tar (empty without any edit), the manifest rows and the directions found here."""
-        members: list[tuple[str, bytes]] = []
         rows: list[dict[str, Any]] = []
-        for future in self._encoded:
-            sample_members, sample_rows = future.result()
-            members += sample_members
-            rows += sample_rows
+        images = write_tar(self._members(rows))
         directions = (
             to_table(self._directions, self._options.vector_dtype) if self._directions else None
         )
         table = pa.Table.from_pylist(rows, schema=self._schema)
-        return write_tar(members) if members else b"", table, directions
+        return images if rows else b"", table, directions
 
-    def _encode(self, evaluated: Evaluated) -> Encoded:
-        sample, scores = evaluated.sample, evaluated.scores
+    def _members(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+        """All members in order, each given up when it is taken; the rows are added to `rows`."""
+        while self._encoded:
+            members, sample_rows = self._encoded.popleft().result()
+            rows += sample_rows
+            yield from members
+
+    def _encode(self, sample: Sample, scores: Sequence[Score], spent: float) -> Encoded:
         extension = _EXTENSION[self._options.format]
         pairs = self._options.layout == "pairs"
         original = self._image(quantised(sample.image_CHW)) if pairs else b""
@@ -85,7 +92,7 @@ class ShardWriter:
             # The key ends at the first dot, so a dot of the shard's name must not get into it.
             key = f"{sample.shard.replace('.', '-')}-{sample.index:06d}-{score.position:03d}"
             image = self._image(score.edit.image_CHW)
-            row = self._row(evaluated, score, hashlib.sha256(image).hexdigest())
+            row = self._row(sample, score, spent, hashlib.sha256(image).hexdigest())
             row["member"] = f"{key}.edited.{extension}" if pairs else f"{key}.{extension}"
             if pairs:
                 members += [
@@ -103,8 +110,8 @@ class ShardWriter:
         pixels_HWC = np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy())
         return encode(pixels_HWC, self._options.format, self._options.quality)
 
-    def _row(self, evaluated: Evaluated, score: Score, sha256: str) -> dict[str, Any]:
-        sample, edit = evaluated.sample, score.edit
+    def _row(self, sample: Sample, score: Score, spent: float, sha256: str) -> dict[str, Any]:
+        edit = score.edit
         return {
             **place_columns(sample),
             "edit": score.position,
@@ -119,7 +126,7 @@ class ShardWriter:
             **_how(edit.shift),
             **score.metrics,
             "filtered": score.filtered,
-            "network_evaluations": self._inversion + evaluated.network_evaluations,
+            "network_evaluations": self._inversion + spent,
             **geometry_columns(sample),
         }
 

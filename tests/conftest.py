@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from benchmarks.faulty_s3 import FaultyS3
+
 torch.set_num_threads(1)
+BUCKET = "s3://deltah-test"
 
 
 def _module(name: str) -> ModuleType:
@@ -100,3 +105,37 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[FaultyS3]:
+    """A real S3 server behind a proxy that can spoil answers."""
+    pytest.importorskip("s3fs")
+    from benchmarks.faulty_s3 import faulty_s3
+
+    with faulty_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket; the endpoint is given as a user gives it, by fsspec's configuration."""
+    import fsspec
+    import s3fs
+
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "DELTAH_STORE_PATIENCE_S"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setitem(
+        fsspec.config.conf,
+        "s3",
+        {"endpoint_url": s3.url, "config_kwargs": {"read_timeout": 1.0, "connect_timeout": 1.0}},
+    )
+    s3fs.S3FileSystem.clear_instance_cache()
+    fsspec.filesystem("s3").mkdir(BUCKET)
+    yield BUCKET
+    s3.plan = None
+    fsspec.filesystem("s3").rm(BUCKET, recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()

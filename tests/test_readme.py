@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from cluster.cli import app
+from cluster.watching.ray_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from lib.files import schemas
 from pipelines.config import RunConfig
 from pipelines.presets import PRESETS
@@ -47,6 +48,22 @@ def test_every_column_is_documented_and_no_other() -> None:
     assert documented("Columns of `directions") == set(
         schemas.directions((1, 1, 1, 1), "float16").names
     )
+
+
+def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+    metrics = COUNTERS | GAUGES | HISTOGRAMS
+    assert documented("**Prometheus.**") == metrics.keys()
+    for name, (_, labels) in metrics.items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+        assert tuple(re.findall(r"`([a-z]+)`:", row)) == labels
+
+
+def test_every_event_is_named() -> None:
+    root = Path(__file__).parents[1] / "cluster" / "watching"
+    source = (root / "event_notes.py").read_text() + (root / "monitor.py").read_text()
+    events = set(re.findall(r"add\(\s*\"([a-z_]+)\"", source))
+    assert len(events) > 10
+    assert {name for name in events if f"`{name}`" not in README} == set()
 
 
 @pytest.mark.parametrize("name", PRESETS)

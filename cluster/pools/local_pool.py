@@ -66,6 +66,16 @@ class LocalPool:
         """Hand a shard to one of the worker's two threads."""
         self._workers[worker].tasks.put(task)
 
+    def cancel(self, worker: int, shard: str) -> None:
+        """Told directly: it is the same process."""
+        held = self._workers.get(worker)
+        if held is not None and held.body is not None:
+            held.body.cancel(shard)
+
+    def avoid(self, node: str) -> int:
+        """There is no other machine."""
+        return 0
+
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """What the threads reported."""
         events: list[Event] = []
@@ -96,6 +106,10 @@ class LocalPool:
         else:
             self._events.put(WorkerDied(worker, reason, node_lost=False))
 
+    def let_go(self, worker: int) -> None:
+        """Send its idle threads home."""
+        self._forget(self._workers.pop(worker))
+
     def close(self) -> bool:
         """Send the idle threads home."""
         while self._workers:
@@ -110,7 +124,7 @@ class LocalPool:
 
     def _load(self, worker: _Worker) -> None:
         here = (socket.gethostname(), os.getpid())
-        self._events.put(WorkerPlaced(worker.number, *here))
+        self._events.put(WorkerPlaced(worker.number, *here, node="here"))
         worker.busy.add(threading.get_ident())
         try:
             worker.body = self._factory(*self._arguments)

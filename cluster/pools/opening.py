@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.pools.protocol import Pool, WorkerBody, WorkerFactory
+from cluster.watching.observer import Observer
+from cluster.watching.tally import Tally
 from lib.problems import ConfigProblem
 from pipelines.config import Execution, RunConfig
 
@@ -70,3 +72,12 @@ def open_pool(
         if not execution.gpus_per_worker:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # else all workers of a machine share GPU 0
         yield RayPool(*arguments, resources, environment)
+
+
+def observers(execution: Execution, fingerprint: str, tally: Tally) -> list[Observer]:
+    """Who else hears of a run while its pool is open: with Ray, its metrics."""
+    if execution.engine == "local":
+        return []
+    from cluster.watching.ray_metrics import RayMetrics
+
+    return [RayMetrics(fingerprint[:16], tally)]

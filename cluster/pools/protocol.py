@@ -32,6 +32,11 @@ class WorkerBody(Protocol):
     def images_done(self) -> int:
         """A number that grows as images are worked on, callable from another thread at any time."""
 
+    def cancel(self, shard: str) -> None:
+        """Let a `run` of this shard raise ShardCancelled at its next image, from another thread;
+        one that is not there, or nearly done, is fine.
+        """
+
 
 WorkerFactory = Callable[[str, str], WorkerBody]
 """(config as JSON, fingerprint) -> worker; may take long, may raise; is pickled for Ray."""
@@ -44,6 +49,8 @@ class WorkerPlaced:
     worker: int
     host: str
     pid: int
+    node: str = ""
+    """What tells machines apart, to be given back in `Pool.avoid`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,12 @@ class Pool(Protocol):
     def submit(self, worker: int, task: ShardTask) -> None:
         """Give a ready worker a shard; ShardFinished, ShardRaised or WorkerDied follows."""
 
+    def cancel(self, worker: int, shard: str) -> None:
+        """Ask a worker to stop a shard; ShardRaised or ShardFinished follows as without."""
+
+    def avoid(self, node: str) -> int:
+        """Place no more workers on a machine; how many others could hold one now."""
+
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """What happened, in order; waits at most so long for the first event."""
 
@@ -128,6 +141,9 @@ class Pool(Protocol):
 
     def kill(self, worker: int, reason: str) -> None:
         """End a worker at once; WorkerDied or WorkerFailedToStart follows unless it is gone."""
+
+    def let_go(self, worker: int) -> None:
+        """End a worker that holds nothing; no event follows."""
 
     def close(self) -> bool:
         """End all workers; False if threads of this process are still busy with them."""

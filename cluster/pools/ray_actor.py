@@ -59,3 +59,9 @@ class WorkerProcess:
     def images_done(self) -> int:
         """The heartbeat."""
         return 0 if self._body is None else self._body.images_done()
+
+    @ray.method(concurrency_group="control")
+    def cancel(self, shard: str) -> None:
+        """Let a `run` of this shard raise ShardCancelled."""
+        if self._body is not None:
+            self._body.cancel(shard)

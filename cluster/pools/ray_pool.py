@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.exceptions import (
@@ -33,31 +32,20 @@ from cluster.pools.protocol import (
     WorkerReady,
 )
 from cluster.pools.ray_actor import CONCURRENCY, WorkerProcess
+from cluster.pools.ray_calls import Actor, Call, Calls
 from cluster.pools.ray_deaths import Death, Inquests, sentence
-from cluster.pools.ray_session import Resources
+from cluster.pools.ray_session import Resources, living_nodes, workers_on
 from cluster.scheduling.verdicts import Raised
 from lib.receipts import ShardTask
 
 _HEARTBEAT_S = 2.0
+_MAX_BEATS_PER_S = 50.0
+"""Of all workers together: a thousand are asked less often, not a thousand times in two seconds."""
 
 
-@dataclass(slots=True)
-class _Actor:
-    handle: Any
-    host: str = ""
-    pid: int = 0
-    node: str | None = None
-    ready: bool = False
-    images: int = 0
-    beat_due: float = 0.0
-    calls: set[Any] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    kind: Literal["place", "load", "accept", "run", "beat"]
-    worker: int
-    task: ShardTask | None = None
+def beat_interval_s(workers: int) -> float:
+    """Seconds between two heartbeats of one worker."""
+    return max(_HEARTBEAT_S, workers / _MAX_BEATS_PER_S)
 
 
 class RayPool:
@@ -85,22 +73,43 @@ class RayPool:
                 "env_vars": {"OMP_NUM_THREADS": str(resources.threads), **environment},
             },
         )(WorkerProcess)
-        self._actors: dict[int, _Actor] = {}
-        self._calls: dict[Any, _Call] = {}
+        self._resources = resources
+        self._avoided: list[str] = []
+        self._places: dict[str, Any] = {}
+        """Options that say where actors may lie."""
+        self._actors: dict[int, Actor] = {}
+        self._calls = Calls()
         self._inquests = Inquests()
         self._events: list[Event] = []
 
     def start(self, worker: int) -> None:
         """Ask Ray for an actor; it may wait for room without limit."""
-        actor = _Actor(self._actor_class.remote(*self._arguments))
+        actor = Actor(self._actor_class.options(**self._places).remote(*self._arguments))
         self._actors[worker] = actor
-        self._call(_Call("place", worker), actor.handle.place)
+        self._calls.make(Call("place", worker), actor, actor.handle.place.remote)
 
     def submit(self, worker: int, task: ShardTask) -> None:
         """Ask whether the worker lives; the shard is sent as soon as it says so."""
         actor = self._actors.get(worker)
         if actor is not None:  # else its WorkerDied is on the way
-            self._call(_Call("accept", worker, task), actor.handle.accept)
+            self._calls.make(Call("accept", worker, task), actor, actor.handle.accept.remote)
+
+    def cancel(self, worker: int, shard: str) -> None:
+        """Tell the actor; nothing is waited for."""
+        actor = self._actors.get(worker)
+        if actor is not None:
+            self._calls.make(Call("cancel", worker), actor, actor.handle.cancel.remote, shard)
+
+    def avoid(self, node: str) -> int:
+        """By Ray's own label of every machine."""
+        self._avoided.append(node)
+        names = ", ".join(self._avoided)
+        self._places = {"label_selector": {"ray.io/node-id": f"!in({names})"}}
+        return sum(
+            workers_on(found, self._resources) > 0
+            for name, found in living_nodes().items()
+            if name not in self._avoided
+        )
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Wait for the first answer and take all that are there."""
@@ -109,7 +118,9 @@ class RayPool:
             deadline = time.monotonic() + timeout_s
             while not self._events:
                 left_s = deadline - time.monotonic()
-                self._collect(max(0.0, min(left_s, 0.5 if self._inquests else left_s)))
+                wait_s = max(0.0, min(left_s, 0.5 if self._inquests else left_s))
+                for reference in self._calls.answered(wait_s):
+                    self._take(reference)
                 self._settle()
                 if left_s <= 0:
                     break
@@ -129,6 +140,12 @@ class RayPool:
             self._remove(worker, actor)
             self._report(Death(worker, actor.ready, reason, node_lost=False))
 
+    def let_go(self, worker: int) -> None:
+        """End the actor, so that Ray can give its place to others."""
+        actor = self._actors.get(worker)
+        if actor is not None:
+            self._remove(worker, actor)
+
     def close(self) -> bool:
         """End all actors."""
         self._inquests.close()
@@ -138,34 +155,18 @@ class RayPool:
 
     # -- calls and answers -----------------------------------------------------------------------
 
-    def _call(self, call: _Call, method: Any, *arguments: object) -> None:
-        reference = method.remote(*arguments)
-        self._calls[reference] = call
-        self._actors[call.worker].calls.add(reference)
-
     def _beat(self) -> None:
         now = time.monotonic()
         for number, actor in self._actors.items():
             if actor.ready and now >= actor.beat_due:
                 actor.beat_due = float("inf")  # until this one is answered
-                self._call(_Call("beat", number), actor.handle.images_done)
-
-    def _collect(self, timeout_s: float) -> None:
-        if not self._calls:
-            time.sleep(timeout_s)
-            return
-        answered, waiting = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
-        if answered and waiting:
-            answered += ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
-        for reference in answered:
-            self._take(reference)
+                self._calls.make(Call("beat", number), actor, actor.handle.images_done.remote)
 
     def _take(self, reference: Any) -> None:
-        call = self._calls.pop(reference, None)
-        if call is None:  # its actor was removed while this batch was taken
+        taken = self._calls.take(reference, self._actors)
+        if taken is None:  # its actor was removed while this batch was taken
             return
-        actor = self._actors[call.worker]
-        actor.calls.discard(reference)
+        call, actor = taken
         try:
             answer = ray.get(reference)
         except (RaySystemError, RpcError, LocalRayletDiedError):
@@ -175,13 +176,14 @@ class RayPool:
             return
         self._answered(call, actor, answer)
 
-    def _answered(self, call: _Call, actor: _Actor, answer: Any) -> None:
+    def _answered(self, call: Call, actor: Actor, answer: Any) -> None:
         number, task = call.worker, call.task
         match call.kind:
             case "place":
                 actor.host, actor.pid, actor.node = answer
-                self._events.append(WorkerPlaced(number, actor.host, actor.pid))
-                self._call(_Call("load", number), actor.handle.load)
+                placed = WorkerPlaced(number, actor.host, actor.pid, actor.node or "")
+                self._events.append(placed)
+                self._calls.make(Call("load", number), actor, actor.handle.load.remote)
             case "load" if answer is None:
                 actor.ready = True
                 self._events.append(WorkerReady(number, actor.host, actor.pid))
@@ -190,7 +192,7 @@ class RayPool:
                 self._events.append(WorkerFailedToStart(number, answer))
             case "accept" if task is not None:
                 self._events.append(ShardStarted(number, task))
-                self._call(_Call("run", number, task), actor.handle.run, task)
+                self._calls.make(Call("run", number, task), actor, actor.handle.run.remote, task)
             case "run" if task is not None:
                 if isinstance(answer, Raised):
                     self._events.append(ShardRaised(number, task, answer))
@@ -198,25 +200,20 @@ class RayPool:
                     self._events.append(ShardFinished(number, task, answer))
             case "beat":
                 actor.images = answer
-                actor.beat_due = time.monotonic() + _HEARTBEAT_S
+                actor.beat_due = time.monotonic() + beat_interval_s(len(self._actors))
 
     # -- deaths ----------------------------------------------------------------------------------
 
-    def _bury(self, number: int, actor: _Actor, error: RayError) -> None:
+    def _bury(self, number: int, actor: Actor, error: RayError) -> None:
         """The actor is gone; what it had answered before counts first."""
-        if actor.calls:
-            pending = list(actor.calls)
-            for reference in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
-                call = self._calls[reference]
-                if call.kind != "run":
-                    continue
-                try:
-                    answer = ray.get(reference)
-                except RayError:
-                    continue
-                del self._calls[reference]
-                actor.calls.discard(reference)
-                self._answered(call, actor, answer)
+        for reference in self._calls.answered_runs(actor):
+            try:
+                answer = ray.get(reference)
+            except RayError:
+                continue
+            taken = self._calls.take(reference, self._actors)
+            if taken is not None:
+                self._answered(taken[0], actor, answer)
         self._forget(number, actor)
         self._inquests.begin(
             number, actor.handle, actor.node, error, time.monotonic(), was_ready=actor.ready
@@ -226,13 +223,11 @@ class RayPool:
         for death in self._inquests.settle(time.monotonic()):
             self._report(death)
 
-    def _forget(self, number: int, actor: _Actor) -> None:
-        for reference in actor.calls:
-            self._calls.pop(reference, None)
-        actor.calls.clear()
+    def _forget(self, number: int, actor: Actor) -> None:
+        self._calls.forget(actor)
         self._actors.pop(number, None)
 
-    def _remove(self, number: int, actor: _Actor) -> None:
+    def _remove(self, number: int, actor: Actor) -> None:
         self._forget(number, actor)
         ray.kill(actor.handle, no_restart=True)
 

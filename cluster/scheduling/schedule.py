@@ -1,17 +1,15 @@
-"""Which worker gets which shard when, and what a failure costs: no Ray, no threads, no clock in it.
+"""What a failure costs and when a run is over: no Ray, no threads, no clock in it.
 
 Facts go in (`observe`, `heartbeats`), orders come out (`orders`). The rules, each with its reason:
 a shard is charged an attempt only after it has started; losing a machine is free; a worker's death
 charges all that ran on it, because nobody knows which did it, and each of those is then tried
 *alone*, so that only a shard that fails by itself is given up; damage is given up at once; what is
-no shard's fault stops the run.
+no shard's fault stops the run. Who gets which shard is `cluster.scheduling.dispatch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 from cluster.pools.protocol import (
     Event,
@@ -24,10 +22,13 @@ from cluster.pools.protocol import (
     WorkerReady,
 )
 from cluster.scheduling.budget import ErrorBudget
+from cluster.scheduling.dispatch import Dispatch
+from cluster.scheduling.fleet import Fleet, Worker
 from cluster.scheduling.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
     EXIT_REFUSED,
+    Cancel,
     Counts,
     KillWorker,
     Order,
@@ -36,29 +37,11 @@ from cluster.scheduling.orders import (
     Rules,
     StartWorker,
     Stop,
-    Submit,
 )
+from cluster.scheduling.places import Places
 from cluster.scheduling.shard_queue import Shard, ShardQueue
 from cluster.scheduling.verdicts import Raised
-from lib.receipts import ShardTask
-
-
-@dataclass(slots=True)
-class _Slot:
-    failures: int = 0
-    retired: bool = False
-
-
-@dataclass(slots=True)
-class _Worker:
-    slot: _Slot
-    progress_at: float
-    state: Literal["starting", "placed", "ready"] = "starting"
-    images: int = 0
-    killed: bool = False
-    exclusive: bool = False
-    sent: dict[str, ShardTask] = field(default_factory=dict)
-    started: set[str] = field(default_factory=set)
+from cluster.scheduling.watch import Watch
 
 
 class Schedule:
@@ -67,11 +50,12 @@ class Schedule:
     def __init__(self, shards: Mapping[str, str], rules: Rules) -> None:
         self._rules = rules
         self._queue = ShardQueue(shards)
-        self._slots = [_Slot() for _ in range(min(rules.workers, len(shards)))]
-        self._workers: dict[int, _Worker] = {}
-        self._next_worker = 0
-        self._queued: list[Order] = []
+        self._fleet = Fleet(min(rules.workers, len(shards)), rules.in_flight)
+        self._dispatch = Dispatch(self._queue, self._fleet, rules)
+        self._places = Places(self._fleet, rules.max_start_failures)
         self._budget = ErrorBudget(rules.max_error_rate)
+        self._queued: list[Order] = []
+        self._watch = Watch(rules)
         self._draining = False
         self.stopped: Stop | None = None
 
@@ -83,7 +67,7 @@ class Schedule:
     @property
     def ready_workers(self) -> int:
         """Workers that hold a model."""
-        return sum(worker.state == "ready" for worker in self._workers.values())
+        return self._fleet.ready
 
     @property
     def over(self) -> bool:
@@ -97,9 +81,18 @@ class Schedule:
         """Send no more shards; `over` once those in flight have ended."""
         self._draining = True
 
+    def release(self) -> None:
+        """Let the workers stop the shards in flight, which are left for the next run."""
+        self._draining = True
+        self._queued += [Cancel(w.number, shard) for w in self._fleet for shard in w.sent]
+
     def found_committed(self, names: Iterable[str]) -> None:
         """Another writer has done these."""
         self._queue.found_committed(names)
+
+    def no_machine_left(self, reason: str) -> None:
+        """All machines are avoided."""
+        self._stop(EXIT_FAILED, f"no worker stays up on any machine: {reason}")
 
     # -- facts in --------------------------------------------------------------------------------
 
@@ -108,35 +101,35 @@ class Schedule:
         if isinstance(event, ShardFinished):
             self._finished(event, now)
             return
-        worker = self._workers.get(event.worker)
+        worker = self._fleet.get(event.worker)
         if worker is None:  # the last words of a worker already given up
             return
         match event:
-            case WorkerPlaced():
-                worker.state, worker.progress_at = "placed", now
+            case WorkerPlaced(node=node):
+                worker.node = node
+                self._fleet.advance(worker, "placed", now)
             case WorkerReady():
-                worker.state, worker.progress_at = "ready", now
-            case WorkerFailedToStart(number, raised, node_lost):
-                del self._workers[number]
+                self._fleet.advance(worker, "ready", now)
+            case WorkerFailedToStart(_, raised, node_lost):
+                self._fleet.remove(worker)
                 if raised.verdict == "refused":
                     self._stop(EXIT_REFUSED, raised.message)
                 elif not node_lost:
-                    self._slot_failed(worker.slot, str(raised))
+                    self._start_failed(worker, str(raised))
             case ShardStarted(_, task):
                 if worker.sent.get(task.shard) == task:
-                    worker.started.add(task.shard)
-                    worker.progress_at = now
+                    self._fleet.begin(worker, task.shard, now)
                     self._queue[task.shard].starts += 1
             case ShardRaised():
                 self._raised(worker, event, now)
-            case WorkerDied(number, reason, node_lost):
+            case WorkerDied(_, reason, node_lost):
                 death = Raised("WorkerDied", f"the worker died: {reason}", "", "retry")
-                self._bury(number, death, now, node_lost=node_lost)
+                self._bury(worker, death, now, node_lost=node_lost)
 
     def heartbeats(self, images: Mapping[int, int], now: float) -> None:
         """Images finished by each worker; more than before means that it lives."""
         for number, count in images.items():
-            worker = self._workers.get(number)
+            worker = self._fleet.get(number)
             if worker is not None and count > worker.images:
                 worker.images, worker.progress_at = count, now
 
@@ -147,123 +140,51 @@ class Schedule:
         orders, self._queued = self._queued, []
         if self.stopped:
             return orders
-        orders += self._kills(now)
+        for worker, reason in self._watch.silent(self._fleet, now):
+            self._fleet.kill(worker)
+            orders.append(KillWorker(worker.number, reason))
         if not self._draining:
-            orders += self._starts(now)
-            orders += self._submissions(now)
+            counts = self.counts
+            missing = counts.waiting + counts.in_flight - len(self._fleet)
+            orders += [StartWorker(w.number) for w in self._fleet.start(missing, now)]
+            orders += self._dispatch.submissions(now)
+            orders += self._dispatch.spare(now)
         return orders
-
-    def _kills(self, now: float) -> list[Order]:
-        kills: list[Order] = []
-        for number, worker in self._workers.items():
-            silent_s = now - worker.progress_at
-            if worker.killed or worker.state == "starting":
-                continue
-            if worker.state == "ready" and worker.sent and silent_s > self._rules.stall_timeout_s:
-                reason = f"it finished no image for {self._rules.stall_timeout_s:g} s"
-            elif worker.state == "placed" and silent_s > self._rules.start_timeout_s:
-                reason = f"it was not ready after {self._rules.start_timeout_s:g} s"
-            else:
-                continue
-            worker.killed = True
-            kills.append(KillWorker(number, reason))
-        return kills
-
-    def _starts(self, now: float) -> list[Order]:
-        used = {id(worker.slot) for worker in self._workers.values()}
-        counts = self.counts
-        missing = counts.waiting + counts.in_flight - len(used)
-        empty = [s for s in self._slots if not s.retired and id(s) not in used]
-        starts: list[Order] = []
-        for slot in empty[: max(0, missing)]:
-            self._workers[self._next_worker] = _Worker(slot, now)
-            starts.append(StartWorker(self._next_worker))
-            self._next_worker += 1
-        return starts
-
-    def _submissions(self, now: float) -> list[Order]:
-        ready = {n: w for n, w in self._workers.items() if w.state == "ready" and not w.killed}
-        if not ready:
-            return []
-        submits: list[Order] = []
-        company: list[Shard] = []
-        held_back = 0
-        for shard in self._queue.due(now):
-            idle = [number for number, worker in ready.items() if not worker.sent]
-            if not shard.alone:
-                company.append(shard)
-            elif idle:
-                chosen = min(idle, key=lambda number: number == shard.avoid)
-                ready[chosen].exclusive = True
-                submits.append(self._send(chosen, shard, now))
-            else:
-                held_back += 1
-                self._queue.retry(shard, now)
-        shared = [number for number, worker in ready.items() if not worker.exclusive]
-        shared.sort(key=lambda number: len(ready[number].sent))
-        # The least busy are left to run empty, one for each shard that must be alone.
-        for depth in range(self._rules.in_flight):
-            for number in shared[held_back:]:
-                if len(ready[number].sent) > depth or not self._enough_for(depth):
-                    continue
-                found = self._choose(number, company, any_worker=len(ready) == 1)
-                if found is not None:
-                    submits.append(self._send(number, found, now))
-        for shard in company:
-            self._queue.retry(shard, now)
-        return submits
-
-    def _enough_for(self, depth: int) -> bool:
-        """Whether a worker may have a shard beyond `depth` others. The last shards wait for whoever
-        is free first: none is fetched ahead that another worker, also one that still starts, could
-        begin sooner.
-        """
-        if not depth:
-            return True
-        rivals = sum(len(worker.sent) <= depth for worker in self._workers.values())
-        return self._queue.counts.waiting >= rivals
-
-    def _choose(self, number: int, company: list[Shard], *, any_worker: bool) -> Shard | None:
-        for position, shard in enumerate(company):
-            if any_worker or shard.avoid != number:
-                return company.pop(position)
-        return self._queue.fresh()
-
-    def _send(self, number: int, shard: Shard, now: float) -> Submit:
-        worker = self._workers[number]
-        task = ShardTask(shard.name, shard.url, shard.starts + 1)
-        if not worker.sent:
-            worker.progress_at = now
-        worker.sent[shard.name] = task
-        self._queue.move(shard, "sent")
-        return Submit(number, task)
 
     # -- what happened to a shard ----------------------------------------------------------------
 
     def _finished(self, event: ShardFinished, now: float) -> None:
-        worker = self._workers.get(event.worker)
+        worker = self._fleet.get(event.worker)
         shard = self._queue[event.task.shard]
         if worker is not None and worker.sent.get(shard.name) == event.task:
-            self._take_back(worker, shard, now)
-            worker.slot.failures = 0
+            spent_s = self._take_back(worker, shard, now)
+            if spent_s is not None:
+                self._dispatch.times.add(spent_s)
+            self._places.worked(worker)
         if shard.state == "done":
             return
         if shard.state == "quarantined":
             self._queued.append(Release(shard.name))
         self._queue.move(shard, "done")
+        if shard.copies:
+            late = [w.number for w in self._fleet if shard.name in w.sent]
+            self._queued += [Cancel(number, shard.name) for number in late]
         self._budget.add(event.report)
         self._check_budget()
 
-    def _raised(self, worker: _Worker, event: ShardRaised, now: float) -> None:
+    def _raised(self, worker: Worker, event: ShardRaised, now: float) -> None:
         shard, raised = self._queue[event.task.shard], event.raised
         if worker.sent.get(shard.name) != event.task:
             return
         if raised.verdict == "worker_broken":
             self._queued.append(KillWorker(event.worker, f"it raised {raised}"))
-            self._bury(event.worker, raised, now, node_lost=False)
+            self._bury(worker, raised, now, node_lost=False)
             return
         self._take_back(worker, shard, now)
-        if shard.state != "sent":  # done meanwhile by the late report of another worker
+        if shard.state != "sent":  # done meanwhile by another worker
+            return
+        if raised.verdict == "cancelled":
+            self._again(shard, now)
             return
         shard.charges += 1
         shard.avoid = event.worker
@@ -286,34 +207,39 @@ class Schedule:
                 )
             case "damaged":
                 last = True
-        if last and self.stopped is None:
+        if last and self.stopped is None and (raised.verdict == "damaged" or not shard.copies):
             self._give_up(shard, raised)
         else:
-            self._queue.retry(shard, now + pause_s)
+            self._again(shard, now + pause_s)
 
-    def _bury(self, number: int, death: Raised, now: float, *, node_lost: bool) -> None:
-        worker = self._workers.pop(number)
+    def _bury(self, worker: Worker, death: Raised, now: float, *, node_lost: bool) -> None:
+        self._fleet.remove(worker)
+        guilty = len(worker.started) == 1
         for name in worker.sent:
             shard = self._queue[name]
+            shard.copies -= 1
             if shard.state != "sent":
                 continue
             if name in worker.started and not node_lost:
                 shard.charges += 1
                 shard.alone = True
-                shard.avoid = number
-                guilty = len(worker.started) == 1
-                if guilty and shard.charges >= self._rules.max_attempts:
+                shard.avoid = worker.number
+                spent = shard.charges >= self._rules.max_attempts
+                if guilty and spent and not shard.copies:
                     self._give_up(shard, death)
                     continue
-            self._queue.retry(shard, now)
+            self._again(shard, now)
         if not worker.started and not node_lost:
-            self._slot_failed(worker.slot, str(death))
+            self._start_failed(worker, str(death))
 
-    def _take_back(self, worker: _Worker, shard: Shard, now: float) -> None:
-        worker.sent.pop(shard.name, None)
-        worker.started.discard(shard.name)
-        worker.exclusive = False
-        worker.progress_at = now
+    def _take_back(self, worker: Worker, shard: Shard, now: float) -> float | None:
+        shard.copies -= 1
+        return self._fleet.take(worker, shard.name, now)
+
+    def _again(self, shard: Shard, due: float) -> None:
+        """Unless another worker still has it in hand."""
+        if not shard.copies:
+            self._queue.retry(shard, due)
 
     def _give_up(self, shard: Shard, raised: Raised) -> None:
         self._queue.move(shard, "quarantined")
@@ -325,15 +251,12 @@ class Schedule:
 
     # -- what ends a run -------------------------------------------------------------------------
 
-    def _slot_failed(self, slot: _Slot, reason: str) -> None:
-        slot.failures += 1
-        slot.retired = slot.failures >= self._rules.max_start_failures
-        if all(each.retired for each in self._slots):
-            self._stop(
-                EXIT_FAILED,
-                f"no worker stays up, {slot.failures} tries in each of {len(self._slots)} places:"
-                f" {reason}",
-            )
+    def _start_failed(self, worker: Worker, reason: str) -> None:
+        order = self._places.failed(worker, reason)
+        if isinstance(order, Stop):
+            self._stop(order.exit_code, order.sentence)
+        elif order is not None:
+            self._queued.append(order)
 
     def _check_budget(self) -> None:
         overdrawn = self._budget.overdrawn(self.counts)

@@ -20,6 +20,8 @@ class Shard:
     name: str
     url: str
     state: State = "waiting"
+    copies: int = 0
+    """Workers that have it in hand."""
     starts: int = 0
     """How often a worker began it."""
     charges: int = 0
@@ -61,6 +63,11 @@ class ShardQueue:
         self._tally[shard.state] -= 1
         self._tally[state] += 1
         shard.state = state
+
+    def send(self, shard: Shard) -> None:
+        """A worker more has it in hand."""
+        shard.copies += 1
+        self.move(shard, "sent")
 
     def retry(self, shard: Shard, due: float) -> None:
         """Let a shard wait until `due` (monotonic seconds)."""

@@ -13,14 +13,26 @@ from typing import Literal
 
 from lib.files import storage
 from lib.files.samples import ShardDamage
+from lib.out_of_memory import is_out_of_memory
 from lib.problems import Problem
+from lib.receipts import ShardCancelled
 
 Verdict = Literal[
-    "retry", "vanished", "damaged", "worker_broken", "output_failed", "output_refused", "refused"
+    "retry",
+    "vanished",
+    "unavailable",
+    "damaged",
+    "worker_broken",
+    "output_failed",
+    "output_refused",
+    "refused",
+    "cancelled",
 ]
-"""retry: may be chance. vanished: the shard is not there. damaged: it will never be readable.
+"""retry: may be chance. vanished: the shard is not there. unavailable: its store did not answer,
+which may be the store's fault or the shard's. damaged: it will never be readable.
 worker_broken: the process must be replaced. output_failed: the output store failed, not the shard.
-output_refused: it takes no more writes. refused: config or model are wrong."""
+output_refused: it takes no more writes. refused: config or model are wrong. cancelled: it was
+stopped on our order."""
 
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MAX_TRACEBACK_CHARS = 20_000
@@ -57,11 +69,14 @@ def describe(error: BaseException, output_folder: str | None = None) -> Raised:
 
 
 def _judge(error: BaseException, output_folder: str | None) -> Verdict:
+    if isinstance(error, ShardCancelled):
+        return "cancelled"
     if isinstance(error, ShardDamage | storage.ObjectTooLargeError):
         return "damaged"
     if isinstance(error, Problem):
         return "refused"
-    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+    failed_kernel = type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+    if failed_kernel and not is_out_of_memory(error):
         return "worker_broken"  # after one failed kernel every call of that process fails
     if isinstance(error, OSError):
         on_output = _concerns_output(error, output_folder)
@@ -69,6 +84,8 @@ def _judge(error: BaseException, output_folder: str | None) -> Verdict:
             return "output_refused"
         if on_output:
             return "output_failed"
+        if isinstance(error, storage.StoreUnavailableError):
+            return "unavailable"
     return "vanished" if isinstance(error, FileNotFoundError) else "retry"
 
 

@@ -5,6 +5,7 @@ would be.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ def write_shards(
         url = storage.join(folder, f"{name}-{number:05d}.tar")
         factors_BF = sample_factors(faces_per_shard, seed + number)
         if not storage.exists(url):
-            storage.create(url, write_tar(_members(factors_BF, number)))
+            with suppress(FileExistsError):  # another writer, of the same bytes
+                storage.create(url, write_tar(_members(factors_BF, number)))
         urls.append(url)
     return urls
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.files import storage
-from lib.files.store_backends import PlainErrors, backend
 
 ROW_GROUP_BYTES = 4 * 2**20
 """Uncompressed size of a row group: what a reader fetches at least."""
@@ -74,9 +73,7 @@ def read_metadata(url: str) -> dict[str, str]:
         ParquetError: it is not a whole Parquet file.
 
     """
-    with PlainErrors(url):
-        fs, path = backend(url)
-        tail = bytes(fs.cat_file(path, start=-_TAIL_BYTES))
+    tail = storage.read_tail(url, _TAIL_BYTES)
     if len(tail) < 12 or tail[-4:] != _MAGIC:
         raise ParquetError(_damage(url, "it does not end as one"))
     if int.from_bytes(tail[-8:-4], "little") + 8 > len(tail):

@@ -1,34 +1,43 @@
 """Every touch of a disk or object store: whole-object reads, create-only writes, fresh listings.
 
-A URL is a local path, `file://`, `memory://`, `s3://` or any other fsspec address. Errors other
-than those named in a docstring come as OSError, with credentials removed from their text.
+A URL is a local path, `file://`, `memory://`, `s3://` or any other fsspec address. What a remote
+store refuses for a while is asked again (`lib.files.retries`); errors other than those named in a
+docstring come as OSError, with credentials removed from their text.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from dataclasses import dataclass
+from typing import Any
 
 from lib.files import local_disk
 from lib.files.local_disk import TEMP_PREFIX
+from lib.files.range_reads import read_object
+from lib.files.redaction import redact
+from lib.files.retries import ask, patience
 from lib.files.store_backends import (
-    ObjectTooLargeError,
-    PlainErrors,
-    backend,
+    is_s3,
     local_path,
     protocols,
-    redact,
-    store_code,
     upload_options,
+    uploads_in_parts,
+)
+from lib.files.store_errors import (
+    ObjectReplacedError,
+    ObjectTooLargeError,
+    StoreUnavailableError,
 )
 from lib.files.url_patterns import expand
 
 __all__ = [
     "TEMP_PREFIX",
     "ObjectInfo",
+    "ObjectReplacedError",
     "ObjectTooLargeError",
+    "StoreUnavailableError",
+    "ask",
     "basename",
     "create",
     "delete",
@@ -38,12 +47,14 @@ __all__ = [
     "join",
     "list_names",
     "list_tree",
+    "patience",
     "read_bytes",
+    "read_start",
+    "read_tail",
     "redact",
     "replace",
 ]
 
-_CONFLICT_TRIES = 5
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
 _MOMENT_FIELDS = ("mtime", "LastModified", "created")
 _memory_lock = threading.Lock()
@@ -74,11 +85,12 @@ def basename(url: str) -> str:
 
 
 def read_bytes(url: str, max_bytes: int | None = None) -> bytes:
-    """The whole object, by one GET.
+    """The whole object: of S3 by one GET, or by several at once where it is large.
 
     Raises:
         FileNotFoundError: there is no such object.
         ObjectTooLargeError: it has more than `max_bytes` bytes; it is then not read.
+        ObjectReplacedError: it was written anew in the middle.
 
     """
     path = local_path(url)
@@ -88,20 +100,42 @@ def read_bytes(url: str, max_bytes: int | None = None) -> bytes:
                 return file.read()
             _check_size(url, os.fstat(file.fileno()).st_size, max_bytes)
             data = file.read(max_bytes + 1)
+    elif is_s3(url):
+        return read_object(url, lambda size: _check_size(url, size, max_bytes))
     else:
-        with PlainErrors(url):
-            fs, path = backend(url)
-            if max_bytes is None:
-                return bytes(fs.cat_file(path))
-            size = fs.info(path).get("size")
-            if size is None:  # a web server that does not say
-                with fs.open(path, "rb") as file:
-                    data = bytes(file.read(max_bytes + 1))
-            else:
-                _check_size(url, size, max_bytes)
-                data = bytes(fs.cat_file(path))
+        data = ask(url, lambda fs, path: _read_whole(url, fs, path, max_bytes))
     _check_size(url, len(data), max_bytes)
     return data
+
+
+def _read_whole(url: str, fs: Any, path: str, max_bytes: int | None) -> bytes:
+    if max_bytes is None:
+        return bytes(fs.cat_file(path))
+    size = fs.info(path).get("size")
+    if size is None:  # a web server that does not say
+        with fs.open(path, "rb") as file:
+            return bytes(file.read(max_bytes + 1))
+    _check_size(url, size, max_bytes)
+    return bytes(fs.cat_file(path))
+
+
+def read_tail(url: str, size: int) -> bytes:
+    """The last `size` bytes of an object, or all of a smaller one, by one GET.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+
+    """
+    return ask(url, lambda fs, path: bytes(fs.cat_file(path, start=-size)))
+
+
+def read_start(url: str, count: int) -> bytes:
+    """The first `count` bytes of an object, or all if it has no more; raises FileNotFoundError."""
+    path = local_path(url)
+    if path is not None:
+        with open(path, "rb") as file:
+            return file.read(count)
+    return ask(url, lambda fs, path: bytes(fs.cat_file(path, start=0, end=count)))
 
 
 def info(url: str) -> ObjectInfo:
@@ -118,9 +152,7 @@ def info(url: str) -> ObjectInfo:
         if os.path.isdir(path):
             raise IsADirectoryError(f"{url} is a folder; expected a file")
         return ObjectInfo(stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}")
-    with PlainErrors(url):
-        fs, path = backend(url)
-        found = fs.info(path)
+    found = ask(url, lambda fs, path: fs.info(path))
     if found["type"] == "directory":
         raise IsADirectoryError(f"{redact(url)} is a folder; expected an object")
     version = next((found[name] for name in _VERSION_FIELDS if found.get(name)), None)
@@ -135,43 +167,42 @@ def exists(url: str) -> bool:
     path = local_path(url)
     if path is not None:
         return os.path.exists(path)
-    with PlainErrors(url):
-        fs, path = backend(url)
-        return bool(fs.exists(path))
+    try:
+        ask(url, lambda fs, path: fs.info(path))  # fsspec's own `exists` takes any error for "no"
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def create(url: str, data: bytes) -> None:
     """Write a new object, whole or not at all.
 
     Local disk: see `lib.files.local_disk.create`. S3: `If-None-Match: *` on the single PUT, or on
-    the completion of a multipart upload; the client sends a PUT again when its answer was lost, and
-    the second one may then report our own object as existing. `memory://`: a lock of this process.
-    Other stores: as their fsspec backend does `mode="create"`, which in fsspec's base class is a
-    look followed by a write, not atomic.
+    the completion of a multipart upload. `memory://`: a lock of this process. Other stores: as
+    their fsspec backend does `mode="create"`, which in fsspec's base class is a look followed by a
+    write, not atomic.
 
     Raises:
-        FileExistsError: there is an object of this name; it is left as it was.
+        FileExistsError: there is an object of this name; it is left as it was. It may be our own,
+            of a PUT that was sent again because its answer was lost: who must know compares.
 
     """
     path = local_path(url)
     if path is not None:
         local_disk.create(path, data)
+    else:
+        ask(url, lambda fs, path: _create(fs, path, data))
+
+
+def _create(fs: Any, path: str, data: bytes) -> None:
+    if "memory" in protocols(fs):
+        with _memory_lock:
+            fs.pipe_file(path, data, mode="create")
         return
-    with PlainErrors(url):
-        fs, path = backend(url)
-        if "memory" in protocols(fs):
-            with _memory_lock:
-                fs.pipe_file(path, data, mode="create")
-            return
-        for tries_left in reversed(range(_CONFLICT_TRIES)):
-            try:
-                fs.pipe_file(path, data, mode="create", **upload_options(fs, path))
-                return
-            except OSError as error:
-                # Two writers in the same moment: S3 refuses one for now and asks it to try again.
-                if store_code(error) != "ConditionalRequestConflict" or not tries_left:
-                    raise
-                time.sleep(0.1 * 2.0 ** (_CONFLICT_TRIES - tries_left))
+    if uploads_in_parts(fs, len(data)) and fs.exists(path):
+        # The condition would be looked at when all is sent; and it may be our own, completed.
+        raise FileExistsError
+    fs.pipe_file(path, data, mode="create", **upload_options(fs, path))
 
 
 def replace(url: str, data: bytes) -> None:
@@ -179,10 +210,8 @@ def replace(url: str, data: bytes) -> None:
     path = local_path(url)
     if path is not None:
         local_disk.replace(path, data)
-        return
-    with PlainErrors(url):
-        fs, path = backend(url)
-        fs.pipe_file(path, data, **upload_options(fs, path))
+    else:
+        ask(url, lambda fs, path: fs.pipe_file(path, data, **upload_options(fs, path)))
 
 
 def delete(url: str) -> None:
@@ -191,10 +220,8 @@ def delete(url: str) -> None:
     try:
         if path is not None:
             os.unlink(path)
-            return
-        with PlainErrors(url):
-            fs, path = backend(url)
-            fs.rm_file(path)
+        else:
+            ask(url, lambda fs, path: fs.rm_file(path))
     except FileNotFoundError:
         return
 
@@ -205,12 +232,9 @@ def list_names(folder: str) -> list[str]:
     try:
         if path is not None:
             return local_disk.list_names(path)
-        with PlainErrors(folder):
-            fs, path = backend(folder)
-            found = fs.ls(path, detail=True)
+        own, found = ask(folder, lambda fs, path: (path.strip("/"), fs.ls(path, detail=True)))
     except FileNotFoundError:
         return []
-    own = path.strip("/")
     return sorted(
         entry["name"].rsplit("/", 1)[-1]
         for entry in found
@@ -224,18 +248,15 @@ def list_tree(folder: str) -> list[str]:
     if path is not None:
         return local_disk.list_tree(path)
     try:
-        with PlainErrors(folder):
-            fs, path = backend(folder)
-            found = fs.find(path)
+        own, found = ask(folder, lambda fs, path: (path.strip("/"), fs.find(path)))
     except FileNotFoundError:
         return []
-    own = path.strip("/")
     relative = (name.strip("/")[len(own) :].lstrip("/") for name in found if name[-1] != "/")
     return sorted(name for name in relative if name)
 
 
-def _check_size(url: str, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
+def _check_size(url: str, size: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
         raise ObjectTooLargeError(
             f"{redact(url)} has {size} bytes or more; at most {max_bytes} are allowed. "
             "Make smaller shards or raise the limit"

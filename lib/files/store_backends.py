@@ -1,20 +1,20 @@
-"""Which fsspec backend serves a URL, and its errors as those Python has for files.
-
-An error's text never holds credentials: URLs may carry passwords and signatures.
-"""
+"""Which fsspec backend serves a URL, and how it is set up beneath what the user configures."""
 
 from __future__ import annotations
 
-import errno
+import functools
 import os
-import re
-from types import TracebackType
+import socket
 from typing import Any
 
 import fsspec
 
 UPLOAD_CHUNK_BYTES = 16 * 2**20
 """S3 objects of two chunks and more are uploaded as parallel parts of this size."""
+
+_READ_TIMEOUT_S = 30.0
+"""Without a byte. For S3 also: for which a server may take nothing of what is sent to it."""
+_CONNECT_TIMEOUT_S = 10.0
 
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -26,23 +26,6 @@ _CONTENT_TYPES = {
 }
 """Of what browsers open where it lies: without one they would download a report."""
 
-_KEPT_CLASSES: tuple[type[OSError], ...] = (
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-    TimeoutError,
-)
-
-
-class ObjectTooLargeError(ValueError):
-    """An object is larger than its reader allows."""
-
-
-def redact(text: str) -> str:
-    """`text` with every URL's `user:password@` and query values replaced by stars."""
-    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
-    return re.sub(r"([?&][^=&?\s'\"]+)=[^&\s'\"]*", r"\1=***", text)
-
 
 def local_path(url: str) -> str | None:
     """The path of a local URL, None for another store."""
@@ -52,18 +35,36 @@ def local_path(url: str) -> str | None:
     return None if "://" in url else os.path.expanduser(url)
 
 
+def is_s3(url: str) -> bool:
+    """Whether s3fs serves `url`."""
+    return url.startswith(("s3://", "s3a://"))
+
+
 def backend(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of `url` and the path in it.
 
     Listings are never cached: a resume, or a look for a rival's commit, must see what is there now.
     """
-    fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if is_s3(url):
+        options["config_kwargs"] = _s3_settings()
+    elif url.startswith(("http://", "https://")):
+        options["client_kwargs"] = _http_settings()
+    fs, path = fsspec.core.url_to_fs(url, **options)
+    if is_s3(url):
+        # botocore tries each request again, with jitter and a quota; this loop would multiply that.
+        fs.retries = 1
     return fs, str(path)
 
 
 def protocols(fs: Any) -> tuple[str, ...]:
     """The URL schemes that a backend serves."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def uploads_in_parts(fs: Any, size: int) -> bool:
+    """Whether `pipe_file` with `upload_options` would send `size` bytes in several requests."""
+    return "s3" in protocols(fs) and size >= 2 * UPLOAD_CHUNK_BYTES
 
 
 def upload_options(fs: Any, path: str) -> dict[str, int | str]:
@@ -75,49 +76,45 @@ def upload_options(fs: Any, path: str) -> dict[str, int | str]:
     return options | ({"ContentType": kind} if kind else {})
 
 
-def store_code(error: BaseException | None) -> str:
-    """The error code that an S3 server sent, "" if none."""
-    for candidate in (error, getattr(error, "__cause__", None)):
-        response = getattr(candidate, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-    return ""
+def _configured(name: str, *protocols: str) -> dict[str, Any]:
+    """What the user's fsspec configuration says under `name`."""
+    found: dict[str, Any] = {}
+    for protocol in protocols:
+        found |= fsspec.config.conf.get(protocol, {}).get(name, {})
+    return found
 
 
-class PlainErrors:
-    """A `with` block that turns what a backend raises for `url` into an OSError.
-
-    Backends raise classes of their own HTTP clients, which this module cannot name without
-    importing them. An error of Python itself (TypeError, ImportError, ...) passes unchanged.
+def _s3_settings() -> dict[str, Any]:
+    """botocore's configuration: what the user says, and where nothing is said, retries by AWS's
+    `standard` rules and timeouts.
     """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, ObjectTooLargeError):
-            return
-        if not isinstance(error, OSError) and type(error).__module__ == "builtins":
-            return
-        # The backend's own text may hold credentials: it must not reach a traceback either.
-        raise _plain(error, redact(self._url)) from None
+    own = _configured("config_kwargs", "s3", "s3a")
+    settings = {"read_timeout": _READ_TIMEOUT_S, "connect_timeout": _CONNECT_TIMEOUT_S} | own
+    retries = dict(own.get("retries", {}))
+    if "AWS_RETRY_MODE" not in os.environ:
+        retries.setdefault("mode", "standard")
+    settings["retries"] = retries
+    if "http_session_cls" not in own:
+        factory = functools.partial(_impatient_socket, settings["read_timeout"])
+        settings["connector_args"] = {"socket_factory": factory} | own.get("connector_args", {})
+    return settings
 
 
-def _plain(error: Exception, where: str) -> OSError:
-    if isinstance(error, FileExistsError) or store_code(error) in ("PreconditionFailed", "412"):
-        return FileExistsError(f"{where}: there is already an object of this name")
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{where} does not exist")
-    text = f"{where}: {redact(str(error)) or type(error).__name__}"
-    for known in _KEPT_CLASSES:
-        if isinstance(error, known):
-            return known(text)
-    return OSError(getattr(error, "errno", None) or errno.EIO, text)
+def _impatient_socket(timeout_s: float, address: tuple[Any, ...]) -> socket.socket:
+    """A socket on which a peer that takes nothing any more is an error: aiohttp waits for ever."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(timeout_s * 1000))
+    return made
+
+
+def _http_settings() -> dict[str, Any]:
+    """aiohttp's session: five minutes in all, its default, are too few for a large shard, and too
+    many for a server that is silent.
+    """
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S)
+    return {"timeout": timeout} | _configured("client_kwargs", "http", "https")

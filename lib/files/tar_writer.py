@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
+from io import BytesIO
 
 
 def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """The tar of `(name, contents)` in the given order: USTAR, mtime 0, root, mode 0644.
+    """The tar of `(name, contents)` in the given order: USTAR, mtime 0, root, mode 0644. Members
+    are taken one by one, so that they need not be in memory beside it.
 
     A name over 100 bytes, or not ASCII, gets a PAX record in front, which is deterministic too.
 
@@ -15,8 +17,7 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
         ValueError: a name is repeated, empty, absolute, or leads out of the folder.
 
     """
-    parts: list[bytes] = []
-    size = 0
+    tar = BytesIO()
     seen: set[str] = set()
     for name, contents in members:
         _check_name(name)
@@ -29,11 +30,12 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
         # An int: a float would bring a PAX record to every member.
         entry.mtime = 0
         header = entry.tobuf(tarfile.PAX_FORMAT, encoding="utf-8", errors="strict")
-        parts += (header, contents, bytes(-len(contents) % tarfile.BLOCKSIZE))
-        size += len(header) + len(contents) + len(parts[-1])
+        tar.write(header)
+        tar.write(contents)
+        tar.write(bytes(-len(contents) % tarfile.BLOCKSIZE))
     end_mark = 2 * tarfile.BLOCKSIZE
-    parts.append(bytes(end_mark + -(size + end_mark) % tarfile.RECORDSIZE))
-    return b"".join(parts)
+    tar.write(bytes(end_mark + -(tar.tell() + end_mark) % tarfile.RECORDSIZE))
+    return tar.getvalue()
 
 
 def _check_name(name: str) -> None:

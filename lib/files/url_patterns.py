@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from braceexpand import braceexpand
 
-from lib.files.store_backends import PlainErrors, backend, local_path, redact
+from lib.files.redaction import redact
+from lib.files.retries import ask
+from lib.files.store_backends import local_path
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -64,9 +66,7 @@ def _match(url: str) -> list[str]:
         scheme = url[: len(url) - len(path)] if url.endswith(path) else ""
         return [scheme + name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
     scheme = url[: url.rindex("://") + 3]
-    with PlainErrors(url):
-        fs, path = backend(url)
-        found = fs.glob(path, detail=True)
+    found = ask(url, lambda fs, path: fs.glob(path, detail=True))
     return [
         name if "://" in name else scheme + name.lstrip("/")
         for name, entry in found.items()

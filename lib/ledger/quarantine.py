@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
+
+MOST_REASONS = 100
+UNREADABLE = "its record cannot be read"
+_READERS = 8
 
 
 def quarantine(
@@ -31,3 +37,23 @@ def quarantine(
 def release(folder: RunFolder, shard: str) -> None:
     """Let the next start of the run try `shard` again; one that is not quarantined is fine."""
     storage.delete(folder.quarantine_url(shard))
+
+
+def reasons(folder: RunFolder, shards: Iterable[str], most: int = MOST_REASONS) -> dict[str, str]:
+    """Shard -> why it was given up, of the first `most` in the order of names; UNREADABLE where the
+    record is damaged. A shard that was released meanwhile is left out.
+    """
+
+    def read(shard: str) -> tuple[str, str | None]:
+        try:
+            return shard, str(
+                json.loads(storage.read_bytes(folder.quarantine_url(shard)))["reason"]
+            )
+        except FileNotFoundError:
+            return shard, None
+        except (ValueError, KeyError, TypeError):
+            return shard, UNREADABLE
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(read, sorted(shards)[:most]))
+    return {shard: reason for shard, reason in found if reason is not None}

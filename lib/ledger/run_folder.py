@@ -14,6 +14,7 @@ from typing import Any
 
 from lib.files import storage
 from lib.ledger.run_record import RUN_VERSION, differences
+from lib.ledger.snapshot import Counts, Snapshot
 from lib.problems import Problem
 
 _CLAIMED = (
@@ -42,20 +43,6 @@ FILE_SUFFIXES = {
 
 class RunConflict(Problem):
     """The folder cannot hold this run: it belongs to another one, or to something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Shards of a run by state."""
-
-    inputs: int
-    committed: int
-    quarantined: int
-
-    @property
-    def pending(self) -> int:
-        """Neither committed nor quarantined."""
-        return self.inputs - self.committed - self.quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +178,27 @@ class RunFolder:
             for shard in sorted(self.quarantined_names())
         }
 
-    def counts(self, shards: Iterable[str] | None = None) -> Counts:
-        """How far the run is, by two listings; `shards` is the input, inputs.json if None."""
+    def snapshot(self, shards: Iterable[str] | None = None) -> Snapshot:
+        """Where all shards are, by two listings; `shards` is the input, inputs.json if None.
+
+        In this order a shard that moves on meanwhile is never missed: it is given up, then maybe
+        committed, and an input before either.
+        """
+        given_up = self.quarantined_names()
+        committed = self.committed()
         inputs = frozenset(self.inputs() if shards is None else shards)
-        committed = self.committed() & inputs
-        quarantined = (self.quarantined_names() & inputs) - committed
-        return Counts(len(inputs), len(committed), len(quarantined))
+        return Snapshot(inputs, committed, given_up)
+
+    def counts(self, shards: Iterable[str] | None = None) -> Counts:
+        """How far the run is: `snapshot` in numbers."""
+        return self.snapshot(shards).counts
 
     def pending(self, shards: Sequence[str]) -> list[str]:
         """Those of `shards` that are neither committed nor quarantined, in their order; two
         listings.
         """
-        settled = self.committed() | self.quarantined_names()
-        return [shard for shard in shards if shard not in settled]
+        pending = self.snapshot(shards).pending
+        return [shard for shard in shards if shard in pending]
 
     def _stems(self, folder: str, suffix: str) -> frozenset[str]:
         return frozenset(

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
+from lib.ledger.snapshot import Snapshot
 
 INDEX_VERSION = 4
 """Raised whenever index.json changes its fields or their meaning."""
@@ -101,6 +102,12 @@ def not_learned(index: RunIndex) -> list[str]:
         f"no {'regions' if what == LEARNED_REGIONS else 'direction'}: {why}"
         for what, why in index["left_out"].items()
     ]
+
+
+def covers(index: RunIndex, snapshot: Snapshot) -> bool:
+    """Whether it was made of just these commits, and no quarantine record has come or gone."""
+    shards = {entry["shard"] for entry in index["shards"]}
+    return shards == snapshot.committed and index["quarantined"].keys() == snapshot.given_up
 
 
 def read_index(folder: RunFolder) -> RunIndex | None:

@@ -55,8 +55,7 @@ class ShardResult:
     latents: bytes = b""
     """A latents file (lib.files.latent_files); b"" when the run stores none."""
     oom_batch: int | None = None
-    """The smaller batch that running out of memory forced; None when the configured one was used.
-    """
+    """No batch was larger, because memory ran out; None when the configured ones were used."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rule of evaluate.filters -> edits that were dropped because it is the first that they break;
     they are neither in `rows` nor in `images`.

@@ -15,9 +15,11 @@ from lib.files import storage
 from lib.ledger.run_folder import FILE_SUFFIXES, RunFolder
 from lib.ledger.run_index import RunIndex, not_learned, read_index
 from lib.ledger.shard_check import ShardFinding, check_shard, file_problems
+from lib.ledger.snapshot import Snapshot
 
 _READERS = 4
 _NAMED = 5
+_AGAIN = "run `deltah finalize` again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +34,35 @@ class Verification:
     edits: int
     directions: int
     """Found in single images, and learned from all of them."""
-    problems: tuple[str, ...]
-    """Sentences; empty when the run is whole."""
+    pending: int
+    """Inputs that have not ended."""
+    unfinished: tuple[str, ...]
+    """What going on with the run resolves, a sentence for each shard."""
+    faults: tuple[str, ...]
+    """What is wrong whether or not the run goes on."""
     notes: tuple[str, ...]
     """What is unusual but takes nothing from the result."""
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """All that keeps the run from being whole, in sentences."""
+        return self.unfinished + self.faults
+
+    @property
     def ok(self) -> bool:
-        """Whether there is no problem."""
+        """Whether the run is whole."""
         return not self.problems
 
 
 def verify(
-    folder: RunFolder, shards: Sequence[str] | None = None, *, deep: bool = False
+    folder: RunFolder,
+    shards: Sequence[str] | None = None,
+    *,
+    deep: bool = False,
+    snapshot: Snapshot | None = None,
 ) -> Verification:
-    """Check a run against its inputs: `shards`, or all of inputs.json if None.
+    """Check a run against its inputs: `shards`, or all of inputs.json if None; as it stood at
+    `snapshot`, now if None.
 
     Raises:
         FileNotFoundError: the folder holds no run.json.
@@ -54,19 +70,22 @@ def verify(
 
     """
     fingerprint = str(folder.read_run()["fingerprint"])
-    inputs = sorted(folder.inputs() if shards is None else set(shards))
-    committed, quarantined = folder.committed(), folder.quarantined_names()
-    problems = _shard_problems(inputs, committed, quarantined, whole=shards is None)
-    checked = sorted(committed if shards is None else committed.intersection(inputs))
+    snapshot = snapshot or folder.snapshot(shards)
+    committed = snapshot.committed
+    unfinished = _unfinished(snapshot)
+    faults = _strangers(snapshot) if shards is None else []
+    checked = sorted(committed if shards is None else committed & snapshot.inputs)
     with ThreadPoolExecutor(_READERS) as pool:
         findings = list(
             pool.map(lambda shard: check_shard(folder, shard, fingerprint, deep=deep), checked)
         )
     for finding in findings:
-        problems += finding.problems
+        faults += finding.problems
     index = read_index(folder)
     if index is not None:
-        problems += _index_problems(
+        lacking = _lacking(index, committed)
+        (unfinished if snapshot.pending else faults).extend(lacking)
+        faults += _index_problems(
             folder, index, findings, committed, whole=shards is None, deep=deep
         )
     notes = _unknown_files(folder, findings) if shards is None else []
@@ -76,40 +95,52 @@ def verify(
         notes += not_learned(index)
     if index is None:
         notes.append("the run is not finalized: there is no index.json")
+    counts = snapshot.counts
     return Verification(
-        inputs=len(inputs),
-        committed=len(committed.intersection(inputs)),
-        quarantined=len((quarantined - committed).intersection(inputs)),
+        inputs=counts.inputs,
+        committed=counts.committed,
+        quarantined=counts.quarantined,
         samples_ok=sum(finding.n_ok for finding in findings),
         samples_err=sum(finding.n_err for finding in findings),
         edits=sum(finding.n_edits for finding in findings),
         directions=sum(finding.n_directions for finding in findings) + learned,
-        problems=tuple(problems),
+        pending=counts.pending,
+        unfinished=tuple(unfinished),
+        faults=tuple(faults),
         notes=tuple(notes),
     )
 
 
-def _shard_problems(
-    inputs: Sequence[str], committed: frozenset[str], quarantined: frozenset[str], *, whole: bool
-) -> list[str]:
-    problems = []
-    for shard in inputs:
-        if shard in committed and shard in quarantined:
-            problems.append(
-                f"shard {shard} is both committed and quarantined; finalize resolves it"
-            )
-        elif shard not in committed and shard not in quarantined:
-            problems.append(
+def _unfinished(snapshot: Snapshot) -> list[str]:
+    sentences = []
+    for shard in sorted(snapshot.inputs):
+        if shard in snapshot.pending:
+            sentences.append(
                 f"shard {shard} is neither committed nor quarantined; run the same command again"
             )
-    if whole:
-        known = set(inputs)
-        problems += [
-            f"shard {shard} is {state} but is no input of this run"
-            for state, shards in (("committed", committed), ("quarantined", quarantined))
-            for shard in sorted(shards - known)
-        ]
-    return problems
+        elif shard in snapshot.committed and shard in snapshot.given_up:
+            sentences.append(
+                f"shard {shard} is both committed and quarantined; finalize resolves it"
+            )
+    return sentences
+
+
+def _strangers(snapshot: Snapshot) -> list[str]:
+    return [
+        f"shard {shard} is {state} but is no input of this run"
+        for state, shards in (
+            ("committed", snapshot.committed),
+            ("quarantined", snapshot.given_up),
+        )
+        for shard in sorted(shards - snapshot.inputs)
+    ]
+
+
+def _lacking(index: RunIndex, committed: frozenset[str]) -> list[str]:
+    missing = sorted(committed - {entry["shard"] for entry in index["shards"]})
+    if not missing:
+        return []
+    return [f"index.json lacks {len(missing)} committed shards ({_some(missing)}); {_AGAIN}"]
 
 
 def _index_problems(
@@ -123,25 +154,19 @@ def _index_problems(
 ) -> list[str]:
     """What finalize made, against the commits it was made from."""
     problems = []
-    again = "run `deltah finalize` again"
     indexed = {entry["shard"]: entry["edits"] for entry in index["shards"]}
-    missing = sorted(committed - indexed.keys())
-    if missing:
-        problems.append(
-            f"index.json lacks {len(missing)} committed shards ({_some(missing)}); {again}"
-        )
     gone = sorted(indexed.keys() - committed) if whole else []
     if gone:
-        problems.append(f"index.json lists shards without a commit ({_some(gone)}); {again}")
+        problems.append(f"index.json lists shards without a commit ({_some(gone)}); {_AGAIN}")
     problems += [
         f"shard {f.shard}: index.json counts {indexed[f.shard]} edits, its commit {f.n_edits};"
-        f" {again}"
+        f" {_AGAIN}"
         for f in findings
         if f.readable and f.shard in indexed and indexed[f.shard] != f.n_edits
     ]
-    if whole and not missing and not gone:
+    if whole and indexed.keys() == committed:
         problems += [
-            f"index.json counts other {what} edits than the commits; {again}"
+            f"index.json counts other {what} edits than the commits; {_AGAIN}"
             for what, counted in (("marked", index["marked"]), ("dropped", index["dropped"]))
             if Counter(counted) != _by_rule(getattr(f, what) for f in findings)
         ]

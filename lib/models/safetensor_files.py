@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def expect_whole(file: Path) -> None:
         raise _not_whole(file, f"a header that cannot be read: {error}") from error
     if size != expected:
         raise _not_whole(file, f"{size} bytes where its header declares {expected}")
+
+
+def float32_bytes(file: Path) -> int:
+    """What the numbers of a whole safetensors file take in memory in float32; reads its header."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        header = json.loads(stream.read(length))
+    return sum(4 * prod(entry["shape"]) for k, entry in header.items() if k != "__metadata__")
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

@@ -6,13 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.files import storage
-from lib.files.store_backends import PlainErrors, backend
 from lib.ledger.run_folder import RunFolder
 from pipelines.report.numbers import spread
 
@@ -71,14 +71,15 @@ def direction_groups(found: pa.Table | None) -> list[DirectionGroup]:
 
 
 def _read_columns(url: str) -> pa.Table:
-    with PlainErrors(url):
-        fs, path = backend(url)
+    def read(fs: Any, path: str) -> pa.Table:
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
             names = [name for name in parquet.schema_arrow.names if name not in _LEFT_OUT]
             missing = set(_COLUMNS) - set(names)
             if missing:
                 raise KeyError(f"expected the columns {sorted(missing)}")
             return parquet.read(columns=names, use_threads=False).replace_schema_metadata(None)
+
+    return storage.ask(url, read)
 
 
 def _group(region: str, rank: int, rows: list[tuple[float, ...]]) -> DirectionGroup:

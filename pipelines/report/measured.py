@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.files import storage
-from lib.files.store_backends import PlainErrors, backend
 from lib.ledger.run_folder import RunFolder
 from pipelines.evaluation.outputs import FOLDER, ROWS
 from pipelines.report.measures import measures_of
@@ -72,11 +71,13 @@ def add_measured(folder: RunFolder, numbers: RunNumbers, config: Mapping[str, An
 
 def _read(url: str) -> pa.Table:
     """The edits of a measured file without their embeddings."""
-    with PlainErrors(url):
-        fs, path = backend(url)
+
+    def read(fs: Any, path: str) -> pa.Table:
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
             own = [name for name in parquet.schema_arrow.names if name not in _NO_NUMBERS]
-            table = parquet.read(columns=[*_PLACE, *own], use_threads=False)
+            return parquet.read(columns=[*_PLACE, *own], use_threads=False)
+
+    table = storage.ask(url, read)
     return table.filter(table["edit"].is_valid())
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.files import storage
-from lib.files.store_backends import PlainErrors, backend
 from lib.ledger.merged_directions import FILE_NAME
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.run_index import not_learned, read_index
@@ -47,12 +47,14 @@ def read_merged(folder: RunFolder) -> tuple[list[MergedRow], int, list[str]]:
     url = folder.url("merged", FILE_NAME)
     names = [field.name for field in fields(MergedRow)]
     try:
-        with PlainErrors(url):
-            fs, path = backend(url)
-            with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-                table = parquet.read(columns=names, use_threads=False)
+        table = storage.ask(url, lambda fs, path: _read(fs, path, names))
     except (pa.ArrowException, OSError) as error:
         reason = storage.redact(str(error))
         return [], 0, [*notices, f"merged/{FILE_NAME} cannot be read: {reason}"]
     rows = [MergedRow(**row) for row in table.select(names).slice(0, MAX_ROWS).to_pylist()]
     return rows, max(0, table.num_rows - MAX_ROWS), notices
+
+
+def _read(fs: Any, path: str, names: list[str]) -> pa.Table:
+    with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        return parquet.read(columns=names, use_threads=False)

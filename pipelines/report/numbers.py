@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lib.ledger.commit_record import CommitDamageError, CommitRecord
+from lib.ledger.commit_totals import read_commits
 from lib.ledger.run_folder import RunFolder
-from lib.ledger.summary import read_commits
 from pipelines.report.groups import GroupKey, Ints, codes, grouped
 from pipelines.report.measures import Measure, measures_of
 from pipelines.report.shard_rows import ErrorExample, ShardRows, read_shard_rows

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.files import storage
-from lib.ledger.run_folder import Counts, RunFolder
+from lib.ledger.run_folder import RunFolder
+from lib.ledger.snapshot import Counts
 from lib.problems import ConfigProblem
 from pipelines.heat_maps import heat_gradient
 from pipelines.number_texts import FILTERS

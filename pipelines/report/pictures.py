@@ -9,13 +9,13 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lib.files import storage
 from lib.files.image_files import ImageError, open_image
-from lib.files.store_backends import PlainErrors, backend
 from lib.ledger.run_folder import RunFolder
 from pipelines.heat_maps import Mask, Pixels
 from pipelines.report.samples import Sample
@@ -156,20 +156,22 @@ def _read_tar(url: str, names: Collection[str], label: str) -> tuple[dict[str, b
     """The members `names` that can be read, and what went wrong before all were found."""
     left = set(names)
     found: dict[str, bytes] = {}
+
+    def read(fs: Any, path: str) -> None:
+        with (
+            fs.open(path, "rb") as file,
+            tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive,
+        ):
+            for entry in archive:
+                if entry.name in left and entry.isreg() and entry.size <= _MAX_MEMBER_BYTES:
+                    content = archive.extractfile(entry)
+                    found[entry.name] = content.read() if content is not None else b""
+                    left.discard(entry.name)
+                if not left:
+                    break
+
     try:
-        with PlainErrors(url):
-            fs, path = backend(url)
-            with (
-                fs.open(path, "rb") as file,
-                tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive,
-            ):
-                for entry in archive:
-                    if entry.name in left and entry.isreg() and entry.size <= _MAX_MEMBER_BYTES:
-                        content = archive.extractfile(entry)
-                        found[entry.name] = content.read() if content is not None else b""
-                        left.discard(entry.name)
-                    if not left:
-                        break
+        storage.ask(url, read)
     except FileNotFoundError:
         return found, f"{label} is missing, so its pictures are not shown"
     except (tarfile.TarError, OSError, ValueError, LookupError, OverflowError, EOFError) as error:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from lib.files import storage
 from lib.files.row_kinds import EDITS, of_config
-from lib.ledger.run_folder import Counts, RunConflict, RunFolder
+from lib.ledger.run_folder import RunConflict, RunFolder
 from lib.ledger.run_index import read_index
+from lib.ledger.snapshot import Counts
 from pipelines.config import RunConfig
 
 MAX_QUARANTINED = 100

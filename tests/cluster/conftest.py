@@ -83,8 +83,18 @@ class ToyRun:
 
 @pytest.fixture
 def toy_run(tmp_path: Path) -> ToyRun:
-    (tmp_path / "in").mkdir()
-    model = tmp_path / "model"
+    return new_toy_run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_toy_run() -> Callable[[Path], ToyRun]:
+    """For a module that makes one run and looks at it in several tests."""
+    return new_toy_run
+
+
+def new_toy_run(root: Path) -> ToyRun:
+    (root / "in").mkdir()
+    model = root / "model"
     model.mkdir()
     (model / "config.json").write_text('{"_class_name": "UNet2DModel", "sample_size": 64}')
     (model / "scheduler_config.json").write_text("{}")
@@ -92,4 +102,4 @@ def toy_run(tmp_path: Path) -> ToyRun:
     rules = Rules(
         workers=1, max_attempts=3, stall_timeout_s=60, retry_pause_s=0.1, vanished_pause_s=0.3
     )
-    return ToyRun(tmp_path, Execution(), rules, Console(file=io.StringIO()))
+    return ToyRun(root, Execution(), rules, Console(file=io.StringIO()))

@@ -12,7 +12,7 @@ from pipelines.config_file import load_config
 
 
 def main() -> None:
-    """Arguments: folder of a toy run, engine."""
+    """Arguments: folder of a toy run, engine, changes of the config."""
     root, engine = Path(sys.argv[1]), sys.argv[2]
     spec = importlib.util.spec_from_file_location(
         "toy_worker", Path(__file__).parent / "toy_worker.py"
@@ -35,6 +35,7 @@ def main() -> None:
             "evaluate.attributes=null",  # toys measure nothing
             f"execution.engine={engine}",
             f"execution.workers={2 if engine == 'ray' else 1}",
+            *sys.argv[3:],
         ],
     )
     outcome = run(config, factory=toys.ToyWorker)

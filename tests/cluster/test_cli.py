@@ -130,6 +130,21 @@ def test_an_address_without_ray_is_a_usage_error(capsys: pytest.CaptureFixture[s
     assert "--engine ray" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--engine", "ray", "--gpus-per-worker", "0.5"), "--gpus-per-worker"),
+        (("--engine", "local", "--workers", "1"), "--engine ray"),
+    ],
+)
+def test_workers_per_gpu_is_refused_beside_what_it_contradicts(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "demo", "--workers-per-gpu", "2", *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert call("run", "demo", "--workers-per-gpu", "0", "--engine", "ray") == 2
+
+
 def test_a_folder_without_a_run_is_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,11 +206,11 @@ def short_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def begin(toy_run: Any, engine: str) -> subprocess.Popen[str]:
+def begin(toy_run: Any, engine: str, *changes: str) -> subprocess.Popen[str]:
     script = Path(__file__).parent / "signalled_run.py"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     process = subprocess.Popen(
-        [sys.executable, str(script), str(toy_run.root), engine],
+        [sys.executable, str(script), str(toy_run.root), engine, *changes],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -224,6 +239,24 @@ def test_a_signal_finishes_what_is_in_flight_and_says_so(toy_run: Any, engine: s
     assert all(len(toy_run.starts(name)) == 1 for name in begun)
     assert f"{len(done)} of 30 shards done" in out
     assert toy_run.events("run_finished")[0]["exit_code"] == 1
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_shards_that_outlast_the_drain_are_released_uncommitted_and_uncharged(
+    toy_run: Any, engine: str
+) -> None:
+    toy_run.write(s0={"seconds": 100}, s1={"seconds": 100}, s2={"seconds": 100})
+    process = begin(toy_run, engine, "execution.drain_timeout_s=0.5")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "finishing the" in err
+    assert "for up to 0.5 s" in err
+    assert "releasing the" in err
+    assert "stopped by SIGTERM (0 of 3 shards done" in out
+    assert toy_run.folder.committed() == frozenset()
+    assert toy_run.folder.quarantined_names() == frozenset()
+    assert len(toy_run.events("released")) == 1
 
 
 def test_a_second_signal_ends_at_once(toy_run: Any) -> None:

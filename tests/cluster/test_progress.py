@@ -7,37 +7,54 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.progress import ProgressLine, Tally, duration, line
+from cluster.pools.protocol import ShardFinished, WorkerReady
+from cluster.progress import ProgressLine, duration, line
 from cluster.scheduling.orders import Counts
 from cluster.views.library import ScoringTally, scoring_line
-from lib.receipts import ShardReport
+from cluster.watching.tally import Tally
+from lib.receipts import ShardReport, ShardTask
 from pipelines.measurement import Progress
 
 
-def receipt(n_in: int, n_err: int, model_s: float, wait_s: float = 0.0) -> ShardReport:
-    return ShardReport(
-        "s", 1, "committed", n_in, n_in - n_err, n_err, 9, 1, 1, 0.1, model_s, wait_s, 0.1, "h"
+def done(shard: str, n_in: int, n_err: int, model_s: float, **times: float) -> ShardFinished:
+    report = ShardReport(
+        shard=shard,
+        attempt=1,
+        outcome="committed",
+        n_in=n_in,
+        n_ok=n_in - n_err,
+        n_err=n_err,
+        n_edits=9,
+        bytes_in=1,
+        bytes_out=1,
+        read_s=0.1,
+        model_s=model_s,
+        wait_s=times.get("wait_s", 0.0),
+        write_s=0.1,
+        host="h",
+        idle_s=times.get("idle_s", 0.0),
     )
+    return ShardFinished(0, ShardTask(shard, "u", 1), report)
 
 
 def test_the_line_adds_receipts_and_earlier_runs_and_reckons_in_images() -> None:
-    tally = Tally("gpu")
-    tally.pass_time(2, 100.0)
-    tally.pass_time(2, 150.0)  # two workers for 50 s: 100 worker seconds
-    tally.add(receipt(300, 3, model_s=48.0, wait_s=1.0), 150.0)
-    tally.add(receipt(100, 0, model_s=47.0), 150.0)  # 94 busy seconds of 100
+    tally = Tally(0.0)
+    tally.noted(WorkerReady(0, "h", 1), 100.0)
+    tally.noted(done("a", 300, 3, model_s=50.0, wait_s=2.0), 150.0)
+    tally.noted(done("b", 100, 0, model_s=46.0, idle_s=4.0), 150.0)
+    # The model computed for 48 + 46 of 100 s. 400 images in 50 s; 9 shards of 200 images at 8 a
+    # second: 225 s, 5 of which have passed.
     counts = Counts(total=12, done=2, quarantined=1, in_flight=4, waiting=5)
-    # 400 images in 50 s; 9 shards of 200 images at 8 a second: 225 s, 5 of which have passed.
-    assert line(counts, tally, done_before=30, lost_before=2, now=155.0) == (
+    text = line("edit", "gpu", counts, tally, done_before=30, lost_before=2, now=155.0)
+    assert text == (
         "edit 35/44 shards | 32 ok 3 quarantined | 400 img (3 err) | 8.0 img/s | gpu 94%"
         " | ETA 3m40s"
     )
 
 
 def test_before_the_first_receipt_nothing_is_promised() -> None:
-    tally = Tally("model")
-    text = line(Counts(3, 0, 0, 2, 1), tally, 0, 0, now=9.0)
-    assert text.endswith("| 0 img (0 err) | 0.0 img/s | model 0% | ETA ?")
+    text = line("edit", "model", Counts(3, 0, 0, 2, 1), Tally(0.0), 0, 0, now=9.0)
+    assert text.endswith("| 0 img (0 err) | 0.0 img/s | model ? | ETA ?")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster.cli import main
 from lib.ledger.verification import verify
 from pipelines.config import Execution
 
@@ -174,3 +175,15 @@ def test_asking_for_gpus_that_are_not_there_is_refused_in_one_sentence(
         ClusterProblem, match=r"room for 1 workers of 64 GPU each, but the 1 machine"
     ):
         ray_run.run(toys.ToyWorker)
+
+
+def test_workers_per_gpu_asks_ray_for_that_part_of_a_gpu(
+    toy_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_run.write(a={})
+    path = toy_run.root / "run.yaml"
+    path.write_text(toy_run.config.model_dump_json())
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(path), "--engine", "ray", "--workers-per-gpu", "4"])
+    assert end.value.code == 2
+    assert "room for 1 workers of 0.25 GPU each" in capsys.readouterr().err

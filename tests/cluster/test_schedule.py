@@ -24,7 +24,10 @@ from cluster.scheduling.orders import (
     EXIT_BUDGET,
     EXIT_FAILED,
     EXIT_REFUSED,
+    AvoidMachine,
+    Cancel,
     KillWorker,
+    LetGo,
     Order,
     Quarantine,
     Release,
@@ -365,6 +368,105 @@ def test_draining_sends_nothing_more_and_ends_with_the_last_shard_in_flight() ->
     assert bench.schedule.counts.waiting == 4
 
 
+def busy_bench(workers: int, shards: int, seconds: float = 10.0) -> tuple[Bench, list[Submit]]:
+    """Workers that have done all but the last shards, each of which took `seconds`."""
+    bench = Bench(Schedule(names(shards), Rules(workers=workers)))
+    bench.step()
+    submits = bench.step(*(WorkerReady(w, "h", w) for w in range(workers)))
+    bench.step(*(ShardStarted(s.worker, s.task) for s in submits if isinstance(s, Submit)))
+    held = {
+        w: [s for s in submits if isinstance(s, Submit) and s.worker == w] for w in range(workers)
+    }
+    while bench.schedule.counts.waiting or max(map(len, held.values())) > 1:
+        done = [held[worker].pop(0) for worker in held if held[worker]]
+        new = bench.step(
+            *(ShardFinished(s.worker, s.task, report(s.task)) for s in done), after=seconds
+        )
+        for submit in (order for order in new if isinstance(order, Submit)):
+            bench.step(ShardStarted(submit.worker, submit.task))
+            held[submit.worker].append(submit)
+    return bench, [submit for submits in held.values() for submit in submits]
+
+
+def test_an_idle_worker_takes_what_lags_behind_and_the_loser_is_told_to_stop() -> None:
+    bench, (slow, quick) = busy_bench(workers=2, shards=12)
+    bench.step(ShardFinished(quick.worker, quick.task, report(quick.task)), after=10)
+    assert bench.step(after=1.0) == [], "11 s of some 10: it may end at any moment"
+    (copy,) = bench.step(after=1.5)
+    assert isinstance(copy, Submit)
+    assert (copy.worker, copy.task.shard) == (quick.worker, slow.task.shard)
+    assert copy.task.duplicate
+    assert bench.step(after=60.0) == [], "two of one shard are enough"
+    orders = bench.step(ShardFinished(copy.worker, copy.task, report(copy.task)))
+    assert orders == [Cancel(slow.worker, slow.task.shard)]
+    assert bench.schedule.over
+    assert bench.schedule.counts.done == 12
+
+
+def test_workers_for_which_nothing_is_left_are_let_go_but_for_one_a_shard_in_flight() -> None:
+    bench, last = busy_bench(workers=4, shards=40)
+    bench.step(*(ShardFinished(s.worker, s.task, report(s.task)) for s in last[1:]), after=10)
+    assert [o for o in bench.step(after=29) if isinstance(o, LetGo)] == []
+    (copy,) = [o for o in bench.orders if isinstance(o, Submit) and o.task.duplicate]
+    orders = bench.step(after=2)
+    assert len(orders) == 1, "two are idle, one shard is in flight"
+    assert isinstance(orders[0], LetGo)
+    assert orders[0].worker not in (copy.worker, last[0].worker)
+    assert bench.step(WorkerDied(last[0].worker, "exit", node_lost=False), after=9) == []
+    orders = bench.step(WorkerDied(copy.worker, "exit", node_lost=True))
+    assert len(tasks(orders)) == 1, "the spare one takes it over"
+
+
+def test_the_death_of_one_of_two_copies_leaves_the_shard_with_the_other() -> None:
+    bench, (slow, quick) = busy_bench(workers=2, shards=12)
+    bench.step(ShardFinished(quick.worker, quick.task, report(quick.task)), after=10)
+    (copy,) = [o for o in bench.step(after=5.0) if isinstance(o, Submit)]
+    bench.step(ShardStarted(copy.worker, copy.task))
+    assert tasks(bench.step(WorkerDied(slow.worker, "exit", node_lost=False))) == []
+    assert bench.schedule.counts.in_flight == 1
+    bench.step(ShardFinished(copy.worker, copy.task, report(copy.task)))
+    assert bench.schedule.counts.done == 12
+
+
+def test_a_shard_that_was_stopped_on_our_order_is_not_charged() -> None:
+    bench = Bench(Schedule(names(1), Rules(workers=1, max_attempts=1)))
+    (task,) = bench.ready(0)
+    bench.step(*start((0, task)))
+    bench.schedule.release()
+    assert bench.step() == [Cancel(0, task.shard)]
+    assert bench.step(ShardRaised(0, task, raised("cancelled"))) == []
+    assert bench.schedule.over
+    assert (bench.schedule.counts.waiting, bench.schedule.counts.quarantined) == (1, 0)
+
+
+def test_a_machine_on_which_no_worker_starts_is_avoided_and_others_take_its_places() -> None:
+    bench = Bench(Schedule(names(9), Rules(workers=2)))
+    bench.step()
+    for worker in (0, 2, 3):
+        bench.step(WorkerPlaced(worker, "bad", 1, "node-b"))
+        orders = bench.step(WorkerFailedToStart(worker, raised()))
+    assert [type(order) for order in orders] == [AvoidMachine, StartWorker]
+    bench.step(WorkerPlaced(4, "good", 1, "node-g"))
+    assert len(tasks(bench.step(WorkerReady(4, "good", 1)))) == 2
+    bench.schedule.no_machine_left("OSError: no GPU")
+    assert bench.schedule.stopped is not None
+    assert "OSError: no GPU" in bench.schedule.stopped.sentence
+
+
+def test_one_bad_card_of_a_good_machine_costs_its_own_place_only() -> None:
+    bench = Bench(Schedule(names(50), Rules(workers=2)))
+    bench.step()
+    bench.step(WorkerPlaced(0, "h", 1, "node"))
+    sent = tasks(bench.step(WorkerReady(0, "h", 1)))
+    for worker in (1, 2, 3):
+        done = sent.pop(0)
+        sent += tasks(bench.step(*start((0, done)), ShardFinished(0, done, report(done))))
+        bench.step(WorkerPlaced(worker, "h", 2, "node"))
+        orders = bench.step(WorkerFailedToStart(worker, raised()))
+    assert orders == []
+    assert bench.schedule.stopped is None
+
+
 def test_a_late_commit_of_a_worker_given_up_counts_and_lifts_the_quarantine() -> None:
     bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=1, stall_timeout_s=1)))
     first, _ = bench.ready(0)
@@ -399,7 +501,11 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
     killers = {name for name in inputs if chance.random() < 0.1}
     raisers = {name for name in inputs if chance.random() < 0.1} - killers
     rules = Rules(
-        workers=workers, max_attempts=max_attempts, max_start_failures=10**6, retry_pause_s=0.5
+        workers=workers,
+        max_attempts=max_attempts,
+        max_start_failures=10**6,
+        retry_pause_s=0.5,
+        spare_s=1.0,
     )
     schedule = Schedule(inputs, rules)
     held: dict[int, dict[str, ShardTask]] = {}
@@ -407,8 +513,10 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
     starting: set[int] = set()
     starts: Counter[str] = Counter()
     free_starts: Counter[str] = Counter()
+    duplicates: Counter[str] = Counter()
     ended: Counter[str] = Counter()
     given_up: set[str] = set()
+    finished: set[str] = set()
 
     def kill(worker: int, *, node_lost: bool) -> Event:
         for name in begun.pop(worker):
@@ -418,6 +526,7 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
         return WorkerDied(worker, "gone", node_lost)
 
     now = 0.0
+    late: list[Event] = []
     for _ in range(20_000):
         for order in schedule.orders(now):
             match order:
@@ -427,8 +536,15 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
                 case Submit(worker, task):
                     held[worker][task.shard] = task
                     assert len(held[worker]) <= 2
-                    in_flight = [name for tasks_ in held.values() for name in tasks_]
-                    assert len(in_flight) == len(set(in_flight)), "one shard, one worker"
+                    copies = sum(task.shard in tasks_ for tasks_ in held.values())
+                    assert copies == 1 + task.duplicate, "one shard, one worker, or a duplicate"
+                case Cancel(worker, shard):
+                    if (cancelled := held.get(worker, {}).pop(shard, None)) is not None:
+                        begun[worker].discard(shard)
+                        late.append(ShardRaised(worker, cancelled, raised("cancelled")))
+                case LetGo(worker):
+                    assert not held.pop(worker)
+                    begun.pop(worker)
                 case Quarantine(shard):
                     ended[shard] += 1
                     given_up.add(shard)
@@ -437,7 +553,7 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
         if schedule.over:
             break
         now += 0.3
-        events: list[Event] = []
+        events, late = late, []
         for worker in list(starting):
             roll = chance.random()
             if roll < 0.6:
@@ -457,6 +573,7 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
                     if chance.random() < 0.7:
                         begun[worker].add(name)
                         starts[name] += 1
+                        duplicates[name] += task.duplicate
                         events.append(ShardStarted(worker, task))
                 elif name in killers:
                     events.append(kill(worker, node_lost=False))
@@ -467,15 +584,15 @@ def test_under_random_deaths_every_shard_ends_once_and_only_the_guilty_are_given
                     if name in raisers:
                         events.append(ShardRaised(worker, task, raised()))
                     else:
-                        ended[name] += 1
+                        finished.add(name)
                         events.append(ShardFinished(worker, task, report(task)))
         for event in events:
             schedule.observe(event, now)
     assert schedule.over
     assert schedule.stopped is None
-    assert ended == Counter(inputs.keys()), "each shard ended exactly once"
+    assert ended + Counter(finished) == Counter(inputs.keys()), "each shard ended exactly once"
     assert given_up == killers | raisers
     counts = schedule.counts
     assert (counts.done, counts.quarantined) == (shards - len(given_up), len(given_up))
     for name in killers | raisers:
-        assert starts[name] - free_starts[name] <= max_attempts + 1
+        assert starts[name] - free_starts[name] <= max_attempts + 1 + duplicates[name]

@@ -14,7 +14,7 @@ from lib.files.samples import ShardDamage
 from lib.ledger.commit import ShardResult, commit
 from lib.ledger.run_folder import RunFolder
 from lib.problems import ModelProblem
-from lib.receipts import Failure, ShardReport, ShardTask
+from lib.receipts import Failure, ShardCancelled, ShardReport, ShardTask
 
 
 class ToyWorker:
@@ -25,6 +25,7 @@ class ToyWorker:
         self._fingerprint = fingerprint
         self._done = 0
         self._lock = threading.Lock()
+        self._cancelled: set[str] = set()
 
     def run(self, task: ShardTask) -> ShardReport:
         order = json.loads(Path(task.url).read_text())
@@ -32,7 +33,7 @@ class ToyWorker:
         starts.mkdir(exist_ok=True)
         with self._lock, (starts / task.shard).open("a") as file:
             file.write(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
-        self._wait(order.get("seconds", 0.0))
+        self._wait(task.shard, order.get("seconds", 0.0))
         match order.get("do", "commit"):
             case "raise":
                 raise ValueError("a shard that raises")
@@ -53,9 +54,15 @@ class ToyWorker:
     def images_done(self) -> int:
         return self._done
 
-    def _wait(self, seconds: float) -> None:
+    def cancel(self, shard: str) -> None:
+        self._cancelled.add(shard)
+
+    def _wait(self, shard: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            if shard in self._cancelled:
+                self._cancelled.discard(shard)
+                raise ShardCancelled(f"shard {shard} was stopped on the driver's order")
             time.sleep(0.05)
             self._done += 1
 
@@ -74,7 +81,22 @@ class ToyWorker:
         outcome = commit(self._folder, result, self._fingerprint)
         self._done += samples
         return ShardReport(
-            task.shard, task.attempt, outcome, samples, 0, samples, 0, 1, 1, 0.0, 0.1, 0.0, 0.0, "h"
+            shard=task.shard,
+            attempt=task.attempt,
+            outcome=outcome,
+            n_in=samples,
+            n_ok=0,
+            n_err=samples,
+            n_edits=0,
+            bytes_in=1,
+            bytes_out=1,
+            read_s=0.25,
+            model_s=1.0,
+            wait_s=0.125,
+            write_s=0.5,
+            host="h",
+            idle_s=0.25,
+            error_kinds={"toy": samples} if samples else {},
         )
 
 
@@ -90,3 +112,15 @@ class BrokenWorker(ToyWorker):
 
     def __init__(self, config_json: str, fingerprint: str) -> None:
         raise OSError("no such accelerator")
+
+
+class PickyWorker(ToyWorker):
+    """It cannot be made on the machines that a file beside the inputs names."""
+
+    def __init__(self, config_json: str, fingerprint: str) -> None:
+        import ray
+
+        inputs = Path(json.loads(config_json)["input"]["shards"][0]).parent
+        if ray.get_runtime_context().get_node_id() in (inputs / "bad_nodes").read_text():
+            raise OSError("no such accelerator")
+        super().__init__(config_json, fingerprint)

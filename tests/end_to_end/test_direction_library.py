@@ -31,6 +31,7 @@ from lib.ledger.run_folder import RunFolder
 from lib.ledger.run_index import read_index
 from lib.ledger.verification import verify
 from pipelines.config import RunConfig
+from pipelines.engine import load_free_engine
 from pipelines.library_stages import LearningStages, build_learning_stages
 from pipelines.reading import SampleReader
 from pipelines.report.page import write_report
@@ -130,7 +131,8 @@ def directions_of(folder: Path) -> list[Direction]:
 def test_exactly_these_files_are_left(
     finished: dict[str, Path], shards: ModuleType, method: str
 ) -> None:
-    names = {name.split("-")[0] for name in shards.files(finished[method]) if "events" not in name}
+    files = shards.files(finished[method])
+    names = {name.split("-")[0] for name in files if not name.startswith(("events/", "drivers/"))}
     assert names == {
         "run.json", "inputs.json", "model.json", "index.json", "README.md", "commit/in",
         "statistics/in", "errors/in", "manifest/samples", "manifest/errors",
@@ -192,7 +194,7 @@ def observations(made: RunConfig, inputs: str) -> tuple[np.ndarray, list[dict[st
     """h of all images of all shards in memory, (N, S * D) float64, and their labels."""
     assert made.discover.method in ("pca", "supervised")
     stages: LearningStages = build_learning_stages(
-        made, made.discover, RunFolder(made.output.folder)  # type: ignore[arg-type]
+        made, made.discover, load_free_engine(made)  # type: ignore[arg-type]
     )  # fmt: skip
     rows, scores = [], []
     with ThreadPoolExecutor(1) as pool:

@@ -53,6 +53,7 @@ def test_the_files_are_these_and_no_others(done: Done, shards: ModuleType) -> No
     assert by_shard.keys() == {"in-0", "in-1"}
     (error_file,) = (done.folder / "errors").iterdir()
     (event_file,) = (done.folder / "events").iterdir()
+    driver = event_file.name.removesuffix(".jsonl")
     assert error_file.name.startswith("in-1-")
     found = {name for name in shards.files(done.folder) if not name.startswith("report/")}
     assert found == {
@@ -60,7 +61,8 @@ def test_the_files_are_these_and_no_others(done: Done, shards: ModuleType) -> No
         "commit/in-0.parquet",
         "commit/in-1.parquet",
         f"errors/{error_file.name}",
-        f"events/{event_file.name}",
+        f"drivers/{driver}.json",
+        f"events/{driver}.jsonl",
         "index.json",
         "inputs.json",
         "manifest/edits-00000.parquet",

@@ -262,8 +262,8 @@ def test_a_run_may_do_nothing_but_store(
     bytes_ = sum(path.stat().st_size for path in (Path(folder) / "latents").iterdir())
     assert planned.output_bytes / 1.5 < bytes_ < planned.output_bytes * 1.5
     assert {name.split("/")[0] for name in shards.files(Path(folder))} == {
-        "README.md", "commit", "errors", "events", "index.json", "inputs.json", "latents",
-        "manifest", "model.json", "run.json",
+        "README.md", "commit", "drivers", "errors", "events", "index.json", "inputs.json",
+        "latents", "manifest", "model.json", "run.json",
     }  # fmt: skip
     evaluated.clear()
     made = make("again", invert={"latents": folder})

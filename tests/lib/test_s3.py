@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
 
 from lib.files import storage, store_backends
 
+if TYPE_CHECKING:
+    from benchmarks.faulty_s3 import FaultyS3
+
 s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
 s3_backends = pytest.importorskip("moto.s3.models").s3_backends
 DEFAULT_ACCOUNT_ID = pytest.importorskip("moto.core").DEFAULT_ACCOUNT_ID
 
-BUCKET = "s3://deltah-test"
 BIG = bytes(range(256)) * (20 * 2**20 // 256)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket; the endpoint is given as a user gives it, by fsspec's configuration."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": server})
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = fsspec.filesystem("s3")
-    fs.mkdir(BUCKET)
-    yield BUCKET
-    fs.rm(BUCKET, recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_write_list_and_read(bucket: str) -> None:
@@ -74,12 +49,12 @@ def test_a_page_says_that_it_is_one(bucket: str) -> None:
     assert not kinds[2].startswith("text")
 
 
-def test_a_listing_shows_what_another_client_wrote_since(bucket: str, server: str) -> None:
+def test_a_listing_shows_what_another_client_wrote_since(bucket: str, s3: FaultyS3) -> None:
     folder = storage.join(bucket, "commit")
     storage.create(storage.join(folder, "a"), b"x")
     assert storage.list_names(folder) == ["a"]
     other = s3fs.S3FileSystem(
-        key="testing", secret="x", endpoint_url=server, skip_instance_cache=True
+        key="testing", secret="x", endpoint_url=s3.url, skip_instance_cache=True
     )
     other.pipe_file(storage.join(folder, "b"), b"y")
     assert storage.list_names(folder) == ["a", "b"]
@@ -147,42 +122,17 @@ def test_of_many_writers_exactly_one_wins(bucket: str) -> None:
     assert storage.read_bytes(url) == bytes(winners) * 1000
 
 
-def answer(code: str, condition: str | None = None) -> OSError:
-    """What s3fs raises for a server's error code that it does not know."""
-    error = {"Code": code, "Message": "the server's words"}
-    if condition:
-        error["Condition"] = condition
-    cause = s3fs.core.ClientError({"Error": error}, "PutObject")
-    return s3fs.errors.translate_boto_error(cause)
-
-
 def test_a_server_that_does_not_name_the_condition_still_says_exists(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
-        raise answer("PreconditionFailed")
+        error = {"Code": "PreconditionFailed", "Message": "the server's words"}
+        cause = s3fs.core.ClientError({"Error": error}, "PutObject")
+        raise s3fs.errors.translate_boto_error(cause)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", refuse)
     with pytest.raises(FileExistsError):
         storage.create(storage.join(bucket, "a"), b"x")
-
-
-def test_a_conflict_of_two_writers_is_tried_again(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refusals = [answer("ConditionalRequestConflict") for _ in range(2)]
-    put = s3fs.S3FileSystem._pipe_file  # noqa: SLF001
-
-    async def refuse_twice(*args: object, **kwargs: object) -> object:
-        if refusals:
-            raise refusals.pop()
-        return await put(*args, **kwargs)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", refuse_twice)
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
-    url = storage.join(bucket, "a")
-    storage.create(url, b"mine")
-    assert storage.read_bytes(url) == b"mine"
 
 
 def test_info_has_the_etag_and_no_stale_size(bucket: str) -> None:
@@ -210,19 +160,3 @@ def test_globs_and_missing_objects(bucket: str) -> None:
         with pytest.raises(FileNotFoundError, match="does not exist"):
             storage.read_bytes(missing)
     assert storage.list_names("s3://no-such-bucket/x") == []
-
-
-def test_a_server_that_is_not_there_gives_an_os_error_without_secrets(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(
-        fsspec.config.conf,
-        "s3",
-        {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 0}}},
-    )
-    monkeypatch.setattr(s3fs.core, "S3_RETRYABLE_ERRORS", ())
-    s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(OSError, match="s3://deltah-test/a") as caught:
-        storage.read_bytes(bucket + "/a")
-    assert "hush-hush" not in str(caught.value)
-    monkeypatch.undo()

@@ -35,6 +35,7 @@ from lib.problems import ConfigProblem
 from lib.records import Inverted
 from lib.sampling.grid import make_grid
 from pipelines.config import RunConfig
+from pipelines.engine import load_free_engine
 from pipelines.library_stages import build_finding_stages
 from pipelines.reading import SampleReader
 
@@ -79,7 +80,7 @@ def world(
     root = tmp_path_factory.mktemp("methods")
     shard = shards.write_tar(root / "in" / "in.tar", shards.samples(2))
     made = shards.config(tiny_checkpoint, shard, root / "never")
-    stages = build_finding_stages(made, RunFolder(str(root / "calibrated")))
+    stages = build_finding_stages(made, load_free_engine(made))
     contents = read_shard(shard.read_bytes(), "in", max_bytes=10**9, salvage=False)
     with ThreadPoolExecutor(1) as pool:
         reader = SampleReader(

@@ -9,8 +9,9 @@ import pytest
 from lib.files import storage
 from lib.fingerprint import fingerprint as fingerprint_of
 from lib.ledger import quarantine
-from lib.ledger.run_folder import Counts, RunConflict, RunFolder
+from lib.ledger.run_folder import RunConflict, RunFolder
 from lib.ledger.run_record import run_record
+from lib.ledger.snapshot import Counts
 
 FIELDS: dict[str, Any] = {
     "grid": {"num_steps": 50, "spacing": "trailing"},
@@ -114,6 +115,27 @@ def test_progress_is_told_by_names_alone(folder: RunFolder) -> None:
     assert folder.counts() == Counts(inputs=5, committed=2, quarantined=1)
     assert folder.counts().pending == 2
     assert folder.counts(["a", "b"]) == Counts(inputs=2, committed=1, quarantined=0)
+
+
+def test_a_shard_that_moves_on_while_it_is_listed_is_never_missed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add_inputs({"a": "a.tar"})
+    quarantine.quarantine(folder, "a", "a.tar", "its worker died", None, 3)
+    real = storage.list_names
+
+    def slow(url: str) -> list[str]:
+        names = real(url)
+        if not storage.exists(folder.commit_url("a")):  # a late worker does it after all
+            storage.create(folder.commit_url("a"), b"not opened")
+            quarantine.release(folder, "a")
+            folder.add_inputs({"b": "b.tar"})
+        return names
+
+    monkeypatch.setattr(storage, "list_names", slow)
+    now = folder.snapshot()
+    assert (now.committed, now.quarantined, now.pending) == ({"a"}, frozenset(), {"b"})
+    assert folder.counts() == Counts(inputs=2, committed=1, quarantined=0)
 
 
 def test_the_first_reason_of_a_quarantine_stays_until_it_is_released(folder: RunFolder) -> None:

@@ -217,7 +217,6 @@ def test_the_summary_adds_up_the_footers(whole: RunFolder, results: ModuleType) 
     assert (found.shards.inputs, found.shards.committed, found.shards.pending) == (3, 2, 0)
     assert (found.samples_ok, found.samples_err, found.edits) == (8, 2, 16)
     assert found.image_bytes == 2 * len(results.shard_result().images)
-    assert found.input_bytes == 2 * 1234
     assert found.error_kinds == {"truncated": 2}
     assert found.quarantined == {"00002": "cut at byte 7"}
     assert found.damaged == ()

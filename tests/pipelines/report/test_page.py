@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from lib.ledger.driver_record import DriverRecord, write_driver
 from lib.ledger.quarantine import quarantine
 from lib.ledger.run_folder import RunFolder
+from lib.ledger.work import Work
 from lib.problems import ConfigProblem
 from lib.receipts import Failure
 from pipelines.evaluation.measured_rows import MeasuredFiles, MeasuredRows
@@ -204,14 +207,14 @@ def test_a_damaged_commit_errors_file_and_quarantine_record_are_notices(run: Any
         next((root / folder).glob("in-1*")).write_bytes(b"nothing")
     (root / "quarantine").mkdir()
     (root / "quarantine" / "in-3.json").write_text("{")
-    (root / "events").mkdir()
-    (root / "events" / "x.jsonl").write_text("{")
+    (root / "drivers").mkdir()
+    (root / "drivers" / "x.json").write_text("{")
     (root / "evaluation").mkdir()
     (root / "evaluation" / "figures.parquet").write_bytes(b"none")
     page = report_of(run)
     for name in (
         "in-2.parquet", "errors/in-1-", "directions/in-1-", "quarantine/in-3.json",
-        "events/x.jsonl", "evaluation/figures.parquet",
+        "drivers/x.json", "evaluation/figures.parquet",
     ):  # fmt: skip
         assert name in page.text
     assert "unknown truncated 1" in page.text
@@ -421,23 +424,19 @@ def test_what_was_measured_of_the_stored_pictures_stands_beside_the_other_number
     assert "evaluation/rows/in-1-abababababababab.parquet cannot be read" in report_of(run).text
 
 
-def test_throughput_and_cost_are_those_of_the_events(run: Any) -> None:
+def test_throughput_and_cost_are_those_of_the_drivers(run: Any) -> None:
     run.start(1)
     run.add(0)
-    (Path(run.folder.root) / "events").mkdir()
-    report = {"n_in": 30, "model_s": 60.0, "read_s": 1.0, "write_s": 2.0}
-    for driver, parts in (("20260101T000000.1Z-a-1", 2), ("20260101T000000.2Z-b-2", 1)):
-        lines = [{"time": "2026-01-01T00:00:00+00:00", "event": "run_started", "engine": "ray",
-                  "workers": 2},
-                 {"time": "2026-01-01T00:01:30+00:00", "event": "shard_done", "report": report},
-                 {"time": "2026-01-01T00:03:20+00:00", "event": "run_ended"}]  # fmt: skip
-        texts = [json.dumps(line) + "\n" for line in lines]
-        name = Path(run.folder.root) / "events" / driver
-        if parts == 2:  # as a driver with many events leaves them
-            Path(f"{name}.jsonl").write_text(texts[0])
-            texts = texts[1:]
-            name = Path(f"{name}.1")
-        Path(f"{name}.jsonl").write_text("".join(texts))
+    work = Work(shards=1, images=30, model_s=60.0, read_s=1.0, write_s=2.0, wall_s=200.0)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    for name in ("20260101T000000.1Z-a-1", "20260101T000000.2Z-b-2"):
+        record = DriverRecord(
+            v=1, name=name, host="h", pid=1, engine="ray", workers=2, gpus_per_worker=0.0,
+            started_at=moment, seen_at=moment, state="ended", exit_code=0, sentence="", to_do=1,
+            in_flight=0, waiting=0, ready_workers=0, loading_workers=0, images_per_s=0.0,
+            work=work,
+        )  # fmt: skip
+        write_driver(run.folder, record)
     page = report_of(run)
     # 60 images in 2 drivers of 200 s each; 120 s of the model
     assert "0.150 images a second of 2 workers (ray), 60 images in 2 shards" in page.text
