@@ -148,7 +148,7 @@ def submit(
     on after a stop, a crash or a preemption.
     """
     _refuse_mixed(context, kuberay=kuberay, slurm=slurm)
-    loaded = _travelling(config, changes, workers, gpus_per_worker)
+    loaded = _travelling(config, changes, workers, gpus_per_worker, drain_s)
     job_name = name or _name(config)
     if kuberay:
         from cluster.submission.kuberay import Pods, rayjob_manifest
@@ -238,16 +238,20 @@ def _refuse_mixed(context: typer.Context, *, kuberay: bool, slurm: bool) -> None
 
 
 def _travelling(
-    config: str, changes: list[str] | None, workers: int | None, gpus_per_worker: float | None
+    config: str,
+    changes: list[str] | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    drain_s: int,
 ) -> RunConfig:
-    from cluster.submission.travelling_config import local_warning, travelling
+    from cluster.submission.travelling_config import drained_within, local_warning, travelling
     from pipelines.config_file import load_config
 
     overrides = [*(changes or ()), "execution.engine=ray"]
     for key, value in (("workers", workers), ("gpus_per_worker", gpus_per_worker)):
         if value is not None:
             overrides.append(f"execution.{key}={value}")
-    loaded = travelling(load_config(config, overrides))
+    loaded = drained_within(travelling(load_config(config, overrides)), drain_s)
     if warning := local_warning(loaded):
         typer.echo(f"note: {warning}", err=True)
     return loaded

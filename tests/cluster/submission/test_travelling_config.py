@@ -7,7 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from cluster.submission.travelling_config import config_text, local_warning, travelling
+from cluster.submission.travelling_config import (
+    config_text,
+    drained_within,
+    local_warning,
+    travelling,
+)
 from lib.ledger.run_folder import RunConflict
 from lib.problems import ConfigProblem, ModelProblem
 from pipelines.config_file import load_config
@@ -87,6 +92,14 @@ def test_what_only_the_cluster_sees_is_left_to_it() -> None:
     changes = ["input.shards=['/cluster/in/*.tar']", "output.folder=/cluster/out"]
     assert travelling(load_config("celebahq-256", changes))
     assert travelling(load_config("demo", [ON_RAY, *changes, "model.checkpoint=/cluster/model"]))
+
+
+@pytest.mark.parametrize(("patience_s", "own_s"), [(600, 585), (20, 10)])
+def test_a_run_lets_go_of_its_shards_before_it_is_killed(patience_s: int, own_s: float) -> None:
+    made = load_config("demo", [ON_RAY])
+    assert drained_within(made, patience_s).execution.drain_timeout_s == own_s
+    given = load_config("demo", [ON_RAY, "execution.drain_timeout_s=5"])
+    assert drained_within(given, patience_s) == given
 
 
 def test_a_gpu_that_ray_would_not_give_is_refused() -> None:
