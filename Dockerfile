@@ -22,6 +22,7 @@ RUN apt-get update \
 WORKDIR /opt/deltah
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir lib tasks pipelines cluster \
+    && touch lib/__init__.py tasks/__init__.py pipelines/__init__.py cluster/__init__.py \
     && if [ -n "$TORCH_INDEX" ]; then \
         python -m pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch; \
     fi \

@@ -39,6 +39,8 @@ STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PACE_S = 0.5
 _SILENCE_S = 120.0
+_TRIES_IN_VAIN = 3
+"""Connections that break before anything new; then the log of an ended job has no more to give."""
 _OUR_EXIT_CODES = range(5)
 
 
@@ -108,11 +110,15 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None]) 
 
     """
     log = _Log(client, job, write)
+    in_vain = 0
     while True:
         details = job_details(client, job)
+        before = log.written
         with plain_errors(client.get_address()):
-            asyncio.run(log.tail())
-        if details.status.is_terminal():  # before the log was read, so all of it was
+            whole = asyncio.run(log.tail())
+        in_vain = 0 if whole or log.written > before else in_vain + 1
+        # The log is read after the question, so all of it.
+        if details.status.is_terminal() and (whole or in_vain == _TRIES_IN_VAIN):
             return ended(job, details)
         time.sleep(_PACE_S)
 
@@ -124,18 +130,23 @@ class _Log:
         self._client = client
         self._job = job
         self._write = write
-        self._written = 0
+        self.written = 0
+        """Characters."""
 
-    async def tail(self) -> None:
-        """Until the job has ended, the connection breaks, or nothing has come for two minutes."""
+    async def tail(self) -> bool:
+        """Until the job has ended, then True; False where the connection broke or was silent."""
+        from aiohttp import ClientConnectionError
+
         seen = 0  # every connection begins at the log's beginning
         parts = self._client.tail_job_logs(self._job)
-        with suppress(TimeoutError, RuntimeError):
+        with suppress(TimeoutError, RuntimeError, ClientConnectionError):
             while (text := await asyncio.wait_for(anext(parts, None), _SILENCE_S)) is not None:
                 seen += len(text)
-                if seen > self._written:
-                    self._write(text[len(text) - (seen - self._written) :])
-                    self._written = seen
+                if seen > self.written:
+                    self._write(text[len(text) - (seen - self.written) :])
+                    self.written = seen
+            return True
+        return False
 
 
 def stop(client: JobSubmissionClient, job: str) -> bool:
@@ -175,4 +186,4 @@ def ended(job: str, details: JobDetails) -> Ended:
         return Ended(EXIT_DONE, f"job {job} ended well")
     lines = [line.strip() for line in (details.message or "").splitlines() if line.strip()]
     reason = lines[-1] if lines else "Ray does not say why"
-    return Ended(EXIT_FAILED, f"job {job} failed before or beside its work: {reason}")
+    return Ended(EXIT_FAILED, f"job {job} could not be carried out: {reason}")

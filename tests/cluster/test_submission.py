@@ -10,11 +10,14 @@ import shlex
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ import pytest
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.verification import verify
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = secrets.token_hex(16)
@@ -49,7 +52,7 @@ class Head:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=300,
             check=False,
         )
 
@@ -118,7 +121,7 @@ def head() -> Iterator[Head]:
         )
     url = f"http://127.0.0.1:{dashboard}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not answers(f"{url}/api/version"):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -151,8 +154,43 @@ def config(tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path) -> Callabl
     return made
 
 
+@contextlib.contextmanager
+def breaking_off(url: str) -> Iterator[tuple[str, list[int]]]:
+    """Another address of the head, by which the first log breaks off after its first bytes, as
+    through a port-forward that is lost; and how many bytes that log was given."""
+    cut: list[int] = []
+    port = urllib.parse.urlsplit(url).port
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as server:
+                request = self.request.recv(65536)
+                server.sendall(request)
+                threading.Thread(target=self.pass_on, args=(server,), daemon=True).start()
+                answered = 0
+                while data := server.recv(65536):
+                    if b"/logs/tail" in request and not cut and answered:
+                        cut.append(len(data))
+                        self.request.sendall(data[: len(data) // 2])
+                        self.request.shutdown(socket.SHUT_RDWR)
+                        return
+                    answered += len(data)
+                    self.request.sendall(data)
+
+        def pass_on(self, server: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := self.request.recv(65536):
+                    server.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as proxy:
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}", cut
+        proxy.shutdown()
+
+
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -187,11 +225,13 @@ def test_a_job_runs_with_our_code_is_followed_and_ends_as_deltah_does(
     assert TOKEN not in ran.stdout + ran.stderr
     found = verify(RunFolder(str(tmp_path / "run")), deep=True)
     assert (found.problems, found.committed, found.quarantined) == ((), 2, 1)
-    workers = {event["worker"] for event in shards.events(tmp_path / "run", "worker_ready")}
-    assert len(workers) == 2
+    (started,) = shards.events(tmp_path / "run", "run_started")
+    assert (started["engine"], started["workers"]) == ("ray", 2)
 
-    again = head.deltah("job", "follow", job)
-    assert (again.returncode, again.stdout) == (3, ran.stdout), "also after the end"
+    with breaking_off(head.url) as (url, cut):
+        again = head.deltah("job", "follow", job, "--address", url)
+    assert len(cut) == 1
+    assert (again.returncode, again.stdout) == (3, ran.stdout), "whole, over two connections"
     listed = head.deltah("job", "list").stdout
     assert job in listed
     assert "failed" in listed
@@ -227,7 +267,7 @@ def test_a_job_that_is_left_stopped_and_killed_goes_on_when_submitted_again(
     with head.begun("job", "follow", job) as watching:
         wait_for(folder.committed)
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=60)
+        _, said = watching.communicate(timeout=120)
     assert watching.returncode == 130
     assert f"deltah job stop {job} --address {head.url}" in said
 
@@ -246,7 +286,7 @@ def test_a_job_that_is_left_stopped_and_killed_goes_on_when_submitted_again(
         wait_for(lambda: folder.committed() - done)
         (driver,) = drivers(head)
         os.kill(driver, signal.SIGKILL)
-        _, said = watching.communicate(timeout=60)
+        _, said = watching.communicate(timeout=120)
     assert watching.returncode == 1
     assert "ended by signal 9; submit the same config again to go on" in said
 
@@ -283,7 +323,7 @@ def test_rays_own_job_submit_with_this_checkout_works_too(
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=300,
             check=False,
         )
         return ran.stdout + ran.stderr
