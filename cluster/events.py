@@ -38,9 +38,6 @@ class EventLog:
         self._bytes = 0
         self._written_at = now
         self._dirty = False
-        if self._bytes > _MAX_FILE_BYTES:
-            self._part += 1
-            self._lines, self._bytes = [], 0
 
     def add(self, event: str, **fields: object) -> None:
         """Record `event` with its time (UTC) and fields; dataclasses become objects."""
