@@ -115,6 +115,7 @@ def run(
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     from cluster.runner import run as run_config
     from cluster.shard_part import ShardPart
+    from cluster.submission.job_folder import refuse_fleeting_output
     from pipelines.config_file import load_config
 
     if workers_per_gpu is not None:
@@ -140,6 +141,7 @@ def run(
             "expected --engine ray beside it; without Ray there is one worker",
             param_hint="--workers-per-gpu",
         )
+    refuse_fleeting_output(loaded.output.folder)
     _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 

@@ -72,7 +72,7 @@ def ray_session(address: str | None, workers: int, resources: Resources) -> Iter
     if target == "auto" or target.startswith(("http://", "https://")):
         raise ClusterProblem(
             f"--address: expected the host:port of a Ray head (or `local`), got {target!r}; a"
-            " dashboard address is for `ray job submit --address URL -- deltah run CONFIG`"
+            " dashboard address is for `deltah submit CONFIG --address URL`"
         )
     own = target == "local"
     folder: str | None = None

@@ -25,6 +25,8 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _CONFIG_FOLDER, _CACHE_FOLDER = "/etc/deltah", "/cache"
 _OBJECT_STORE_BYTES, _SHARED_MEMORY = 100_000_000, "256Mi"
 _HEAD_MEMORY = "8Gi"
+_GRACE_S = 30
+"""Seconds that Kubernetes leaves a pod that must go: its own default."""
 _GPU_WORKER_CPUS, _GPU_WORKER_MEMORY, _CPU_WORKER_MEMORY = 4, "32Gi", "8Gi"
 
 
@@ -91,6 +93,7 @@ def rayjob_manifest(config: RunConfig, pods: Pods) -> str:
             "cache_folder": _CACHE_FOLDER,
             "object_store_bytes": _OBJECT_STORE_BYTES,
             "shared_memory": _SHARED_MEMORY,
+            "grace_s": _GRACE_S,
         },
     )
 

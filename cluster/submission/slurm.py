@@ -1,4 +1,4 @@
-"""A run as a Slurm batch script: one Ray cluster across the nodes, or an array of separate parts."""
+"""A run as a batch script of Slurm: one Ray cluster across nodes, or an array of parts."""
 
 from __future__ import annotations
 

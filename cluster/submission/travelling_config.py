@@ -27,6 +27,8 @@ from pipelines.plan import make_plan
 from pipelines.run_claim import run_claim
 
 _DATA = ("input.", "output.")
+_LEAVING_S = 15
+"""From the end of the last shard to that of the process, with room to spare."""
 _NO_SECRETS = {"versionid"}
 """Keys of a URL's query that give nobody access to anything."""
 
@@ -48,6 +50,18 @@ def travelling(config: RunConfig) -> RunConfig:
     if _decidable_here(config):
         _refuse_as_a_run_would(config)
     return config
+
+
+def drained_within(config: RunConfig, seconds: int) -> RunConfig:
+    """`config` that, once asked to stop, has let go of its shards before it is killed for taking
+    longer than `seconds`; where it says itself how long, it stays as it is.
+    """
+    execution = config.execution
+    if execution.drain_timeout_s is not None:
+        return config
+    own_s = max(seconds - _LEAVING_S, seconds / 2)
+    execution = execution.model_copy(update={"drain_timeout_s": own_s})
+    return config.model_copy(update={"execution": execution})
 
 
 def config_text(config: RunConfig) -> str:

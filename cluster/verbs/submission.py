@@ -148,7 +148,7 @@ def submit(
     on after a stop, a crash or a preemption.
     """
     _refuse_mixed(context, kuberay=kuberay, slurm=slurm)
-    loaded = _travelling(config, changes, workers, gpus_per_worker)
+    loaded = _travelling(config, changes, workers, gpus_per_worker, drain_s)
     job_name = name or _name(config)
     if kuberay:
         from cluster.submission.kuberay import Pods, rayjob_manifest
@@ -195,7 +195,7 @@ def stop(job: _Job, address: _Address = None) -> None:
     client, where = _client(address)
     details = ray_job.job_details(client, job)
     if not ray_job.stop(client, job):
-        typer.echo(ray_job.ended(job, details).sentence)
+        typer.echo(f"nothing to stop: {ray_job.ended(job, details).sentence}")
         return
     typer.echo(
         f"asked job {job} to stop: it finishes its shards in flight, and is killed if it takes"
@@ -238,16 +238,20 @@ def _refuse_mixed(context: typer.Context, *, kuberay: bool, slurm: bool) -> None
 
 
 def _travelling(
-    config: str, changes: list[str] | None, workers: int | None, gpus_per_worker: float | None
+    config: str,
+    changes: list[str] | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    drain_s: int,
 ) -> RunConfig:
-    from cluster.submission.travelling_config import local_warning, travelling
+    from cluster.submission.travelling_config import drained_within, local_warning, travelling
     from pipelines.config_file import load_config
 
     overrides = [*(changes or ()), "execution.engine=ray"]
     for key, value in (("workers", workers), ("gpus_per_worker", gpus_per_worker)):
         if value is not None:
             overrides.append(f"execution.{key}={value}")
-    loaded = travelling(load_config(config, overrides))
+    loaded = drained_within(travelling(load_config(config, overrides)), drain_s)
     if warning := local_warning(loaded):
         typer.echo(f"note: {warning}", err=True)
     return loaded

@@ -17,16 +17,23 @@ for number in 1 2; do
   ip -n "node$number" addr add "10.77.0.$number/24" dev inner
   ip -n "node$number" link set inner up
   ip -n "node$number" link set lo up
+  ip -n "node$number" route add default dev inner
 done
 
 on_node() { # number, command
-  nsenter --net="/run/netns/node$1" unshare --pid --fork --kill-child --mount-proc "${@:2}"
+  # shellcheck disable=SC2016 # expanded by the inner bash
+  nsenter --net="/run/netns/node$1" unshare --pid --fork --kill-child --mount-proc --uts \
+    bash -c 'hostname "node$0" && exec "$@"' "$@"
 }
 
-# The second node waits for the one task that srun gives it, as a slurmd would.
+# The second node waits for the tasks that srun gives it, as a slurmd would.
 mkfifo "$FAKE_SLURM/task"
 # shellcheck disable=SC2016 # expanded by the inner bash
-on_node 2 bash -c 'read -r task <"$0/task"; bash "$task"; echo "$?" >"$0/code"' "$FAKE_SLURM" &
+on_node 2 bash -c 'while read -r task <"$0/task"; do
+  code=0
+  bash "$task" || code=$?
+  echo "$code" >"$0/code"
+done' "$FAKE_SLURM" &
 second=$!
 code=0
 on_node 1 bash "$2" || code=$?
