@@ -68,8 +68,14 @@ class Probe:
     read_s: float
     """Of the whole shard."""
     write_s: float
+    start_cpu_s: float
+    """Of the start, on all cores."""
+    cpu_s: float
+    """An image, of all threads of this process."""
     decode_cpu_s: float
+    """An image; part of `cpu_s`, as is the next."""
     encode_cpu_s: float
+    """An image: what else the threads beside the model's did."""
     peak_bytes: int
     """Of this process."""
     peak_device_bytes: int | None
@@ -150,7 +156,7 @@ def _measured(
     batch = min(count, config.invert.batch_size)
     first = found.write(folder, batch, f"{found.shard}-first")
     rest = found.write(folder, count, found.shard)
-    started = time.perf_counter()
+    started, before_cpu_s = time.perf_counter(), time.process_time()
     if "torch" not in sys.modules:
         os.environ["OMP_NUM_THREADS"] = str(config.model.cpu_threads)
     from pipelines.engine import chosen_device
@@ -166,7 +172,7 @@ def _measured(
     device = chosen_device(config.execution.device)
     threads = ThreadSeconds()
     worker = ShardWorker(config.model_dump_json(), fingerprint)
-    start_s = time.perf_counter() - started
+    start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - before_cpu_s
     progress.steps = worker.images_done
     if lent is not None:
         lent.lend(found, (first, rest))
@@ -174,9 +180,9 @@ def _measured(
     warm = _run(worker, first, folder)
     progress.expected = worker.images_done() * (1 + count / batch)
     progress.stage = f"measuring {count} images of {found.shard}"
-    before_s = threads.read()
+    before_s, before_cpu_s = threads.read(), time.process_time()
     report = _run(worker, rest, folder)
-    codecs_s = threads.read() - before_s
+    codecs_s, cpu_s = threads.read() - before_s, time.process_time() - before_cpu_s
     image_size = open_model(config.model).image_size
     decode_s = decoding_s(config, found.samples, image_size)
     ok = report.n_ok
@@ -195,6 +201,8 @@ def _measured(
         waited_s=report.wait_s / ok,
         read_s=found.read_s,
         write_s=report.write_s / ok,
+        start_cpu_s=start_cpu_s,
+        cpu_s=cpu_s / ok,
         decode_cpu_s=decode_s / ok,
         encode_cpu_s=max(0.0, codecs_s - decode_s) / ok,
         peak_bytes=peak_bytes(),
