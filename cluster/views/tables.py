@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 
-def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+def print_rows(rows: Iterable[tuple[str, str]], title: str | None = None) -> None:
     """Label and value a row, on standard output."""
-    table = Table(show_header=False)
+    table = Table(show_header=False, title=title, title_justify="left")
     for label, value in rows:
         table.add_row(escape(label), escape(value))
     Console().print(table)
