@@ -71,15 +71,17 @@ class MeasuredOutput:
     directions: FileSize
     latents: FileSize
     commit: FileSize
+    coreset: FileSize = FileSize()
+    """Statistics that are of one size whatever the images are: those that regions come from."""
 
     def sizes(self, expected: OutputSizes, shards: int, images: int) -> OutputSizes:
-        """Of a run of so many images; `expected` says what does not grow with the images of a
-        shard: statistics.
+        """Of a run of so many images; `expected` knows other statistics, which grow with the images
+        of a shard up to a limit.
         """
         return OutputSizes(
             images=self.images.of(shards, images),
             directions=self.directions.of(shards, images),
-            statistics=expected.statistics,
+            statistics=self.coreset.of(shards, images) or expected.statistics,
             latents=self.latents.of(shards, images),
             commits=self.commit.of(shards, images),
             manifest=self.commit.of(1, images),

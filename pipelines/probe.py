@@ -207,7 +207,7 @@ def _measured(
         encode_cpu_s=max(0.0, codecs_s - decode_s) / ok,
         peak_bytes=peak_bytes(),
         peak_device_bytes=device_peak_bytes(device),
-        output=measured_output(folder, rest.shard, ok),
+        output=measured_output(folder, rest.shard, ok, coreset=config.pipeline == "region_model"),
     )
 
 

@@ -12,8 +12,8 @@ from lib.ledger.run_folder import RunFolder
 from pipelines.output_sizes import FileSize, MeasuredOutput
 
 
-def measured_output(folder: RunFolder, shard: str, images: int) -> MeasuredOutput:
-    """Of a shard of which so many images came through."""
+def measured_output(folder: RunFolder, shard: str, images: int, *, coreset: bool) -> MeasuredOutput:
+    """Of a shard of which so many images came through; `coreset`: its statistics are one."""
     url = folder.commit_url(shard)
     record, _ = read_commit_rows(url)
     commit = parquet.decode(storage.read_bytes(url), url)  # with the record in its footer
@@ -26,6 +26,7 @@ def measured_output(folder: RunFolder, shard: str, images: int) -> MeasuredOutpu
         directions=directions,
         latents=FileSize(image=record.latents_bytes / images),
         commit=_table_size(commit, images),
+        coreset=FileSize(record.statistics_bytes if coreset else 0),
     )
 
 

@@ -47,7 +47,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "region_model": {"clusters": 2, "coreset": 8, "timesteps": [300]},
     },
 }
-RESULTS = {"images": "image", "directions": "directions", "latents": "latents"}
+RESULTS = {
+    "images": "image",
+    "directions": "directions",
+    "latents": "latents",
+}
 """Folder -> what the sizes of its files are called in a commit."""
 
 
@@ -119,11 +123,15 @@ def test_a_probe_runs_the_whole_pipeline_and_leaves_nothing(
     folder, (report,) = shards.work(made, [shard])
     record = read_commit(folder.commit_url("in"))
     assert report.n_ok == PICTURES - 1
-    sizes = found.output.sizes(make_plan(made, []).output, 1, report.n_ok)
+    sizes = found.output.sizes(
+        make_plan(made, expand_inputs(made.input.shards)).output, 1, report.n_ok
+    )
     padding = 6000  # tars are padded to 10240 bytes
     for name, prefix in RESULTS.items():
         true = getattr(record, f"{prefix}_bytes")
         assert getattr(sizes, name) == pytest.approx(true, rel=0.05, abs=padding), name
+    # Four rows of h are foretold for pca, of which the mean is a fifth.
+    assert sizes.statistics == pytest.approx(record.statistics_bytes, rel=0.21)
     commit = Path(folder.commit_url("in")).stat().st_size
     assert sizes.commits == pytest.approx(commit, rel=0.1)
 
