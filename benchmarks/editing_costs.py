@@ -20,8 +20,8 @@ from benchmarks.embedded import Bench, held_out, load_bench
 from lib.direction import Direction, stored
 from lib.directions.direction_reach import parts_of_h
 from lib.editing.edit_plan import every_strength
-from lib.peak_memory import peak_bytes
 from lib.pixels import psnr
+from lib.process_memory import peak_bytes
 from lib.sampling.ddim import inversion
 from lib.sampling.ddim_sampler import DdimSampler, step_mean
 from lib.sampling.sampler import plain_latent

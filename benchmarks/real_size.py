@@ -15,7 +15,7 @@ from benchmarks.methods import ours
 from benchmarks.published import sequential_power
 from benchmarks.scenes import Scene
 from benchmarks.whole_network import WholeNetwork
-from lib.peak_memory import peak_bytes
+from lib.process_memory import peak_bytes
 
 TOLERANCE = 0.1
 """The default of the config."""

@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from benchmarks.machine import describe
-from benchmarks.memory import peak_bytes
 from benchmarks.simulated_cluster import SimulatedPool, World
 from cluster.progress import duration
 from cluster.scheduling.orders import (
@@ -30,6 +29,7 @@ from cluster.scheduling.orders import (
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
+from lib.process_memory import peak_bytes
 
 _POLL_S = 0.5
 _BEAT_S = 10.0

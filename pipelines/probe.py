@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from lib.files import storage
 from lib.files.samples import ShardDamage
 from lib.ledger.run_folder import RunFolder
-from lib.peak_memory import peak_bytes
 from lib.problems import ConfigProblem
+from lib.process_memory import peak_bytes
 from pipelines.config import RunConfig
 from pipelines.image_cost import ImageCost
 from pipelines.inputs import ShardInput
