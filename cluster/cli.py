@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cluster.verbs.evaluation import evaluate
+from cluster.verbs.jobs import app as job
 from cluster.verbs.library import app as library
 from cluster.verbs.planning import plan
 from cluster.verbs.regions import app as regions
-from cluster.verbs.submission import app as job
 from cluster.verbs.submission import submit
 from lib.files.redaction import redact
 from lib.problems import Problem

@@ -25,7 +25,7 @@ _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_
 _TIMEOUT_S = 10.0
 
 
-class HeadLostError(RuntimeError):
+class HeadLostError(ConnectionError):
     """The head no longer answers; what it runs may go on."""
 
 
@@ -84,6 +84,8 @@ def plain_errors(address: str) -> Iterator[None]:
     where = storage.redact(address)
     try:
         yield
+    except HeadLostError:
+        raise
     except AuthenticationError as error:
         raise _no_entry(address) from error
     except aiohttp.WSServerHandshakeError as error:
@@ -93,8 +95,6 @@ def plain_errors(address: str) -> Iterator[None]:
     except (requests.RequestException, aiohttp.ClientError, ConnectionError) as error:
         raise HeadLostError(f"the Ray head at {where} no longer answers") from error
     except RuntimeError as error:
-        if isinstance(error, HeadLostError):
-            raise
         said = re.sub(r"^Request failed with status code \d+: ", "", str(error).strip())
         first = (said.splitlines() or [type(error).__name__])[0]
         raise ClusterProblem(f"the Ray head at {where} says: {first}") from error

@@ -7,6 +7,7 @@ config submitted again, because the run folder knows what is done.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import shlex
 import tempfile
@@ -22,6 +23,7 @@ from cluster.submission.code_package import CodePackage
 from cluster.submission.job_client import plain_errors
 from cluster.submission.travelling_config import config_text
 from lib.files import storage
+from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ FOLDER_KEY = "deltah_run_folder"
 """In a job's metadata: where its results go."""
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 """Environment of a job from which Ray takes how long it waits between SIGTERM and SIGKILL."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PACE_S = 0.5
 _SILENCE_S = 120.0
 _OUR_EXIT_CODES = range(5)
@@ -53,6 +56,13 @@ class Submission:
     retry_quarantined: bool
     runtime_env: Mapping[str, Any]
     """More of Ray's runtime environment, such as `pip` or `env_vars`."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigProblem for a name that could not be part of an address."""
+        if not _NAME.fullmatch(self.name):
+            raise ConfigProblem(
+                f"--name: expected letters, digits and _ . -, at most 64, got {self.name!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,7 @@ def ended(job: str, details: JobDetails) -> Ended:
     status, code = details.status.value, details.driver_exit_code
     if status == "STOPPED":
         return Ended(EXIT_FAILED, f"job {job} was stopped; submit the same config again to go on")
-    if code in _OUR_EXIT_CODES:
+    if code is not None and code in _OUR_EXIT_CODES:
         return Ended(code, f"job {job} ended with exit code {code}")
     if code is not None:
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"

@@ -1,6 +1,4 @@
-"""`deltah submit` and `deltah job`: runs on other machines. Each verb imports what it needs when
-called; torch is never needed.
-"""
+"""`deltah submit`: runs on other machines. It imports what it needs when called, never torch."""
 
 from __future__ import annotations
 
@@ -11,27 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
+from cluster.verbs.jobs import RAY_PANEL, Address, connected, follow_to_end
 from lib.problems import ConfigProblem
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
-
     from pipelines.config import RunConfig
 
-_RAY, _KUBERNETES, _SLURM = "On a Ray cluster", "For Kubernetes", "For Slurm"
-_DETACHED = 130
-"""Exit code where Ctrl-C ended the watching, not the job."""
+_KUBERNETES, _SLURM = "For Kubernetes", "For Slurm"
 
-_Address = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the Ray dashboard: http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.",
-        rich_help_panel=_RAY,
-    ),
-]
-_Job = Annotated[str, typer.Argument(help="The id that `submit` printed; see `deltah job list`.")]
 _Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a value, such as edit.strengths=[-0.1,0.1]. Repeatable."),
@@ -41,7 +27,7 @@ _Follow = Annotated[
     typer.Option(
         "--follow/--no-follow",
         help="Show the job's log to the end and exit as it does.",
-        rich_help_panel=_RAY,
+        rich_help_panel=RAY_PANEL,
     ),
 ]
 _Installed = Annotated[
@@ -49,14 +35,14 @@ _Installed = Annotated[
     typer.Option(
         "--installed",
         help="The cluster's machines have deltah: send no code.",
-        rich_help_panel=_RAY,
+        rich_help_panel=RAY_PANEL,
     ),
 ]
 _RuntimeEnv = Annotated[
     Path | None,
     typer.Option(
         help="A YAML file with more of Ray's runtime environment, such as `pip: [...]`.",
-        rich_help_panel=_RAY,
+        rich_help_panel=RAY_PANEL,
     ),
 ]
 _Image = Annotated[
@@ -97,8 +83,6 @@ _Array = Annotated[
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Follow, stop and list jobs of a Ray cluster.")
-
 
 def submit(
     context: typer.Context,
@@ -130,7 +114,7 @@ def submit(
         Path | None,
         typer.Option("--output", "-o", help="File of --kuberay and --slurm. Default: stdout."),
     ] = None,
-    address: _Address = None,
+    address: Address = None,
     follow_job: _Follow = True,
     installed: _Installed = False,
     runtime_env: _RuntimeEnv = None,
@@ -149,7 +133,7 @@ def submit(
     """
     _refuse_mixed(context, kuberay=kuberay, slurm=slurm)
     loaded = _travelling(config, changes, workers, gpus_per_worker, drain_s)
-    job_name = name or _name(config)
+    job_name = _name(config) if name is None else name
     if kuberay:
         from cluster.submission.kuberay import Pods, rayjob_manifest
 
@@ -175,65 +159,39 @@ def submit(
         asked = Nodes(job_name, nodes, array, drain_s, retry_quarantined)
         _write(batch_script(loaded, asked), output, "sbatch")
         return
-    _submit_to_ray(
-        loaded, job_name, drain_s, retry_quarantined, address, follow_job, installed, runtime_env
-    )
-
-
-@app.command()
-def follow(job: _Job, address: _Address = None) -> None:
-    """Show a job's log to its end, and exit with its exit code; Ctrl-C leaves the job alone."""
-    client, where = _client(address)
-    _follow(client, job, where)
-
-
-@app.command()
-def stop(job: _Job, address: _Address = None) -> None:
-    """Let a job finish its shards in flight, begin no more, and end."""
     from cluster.submission import ray_job
+    from cluster.submission.code_package import code_package
 
-    client, where = _client(address)
-    details = ray_job.job_details(client, job)
-    if not ray_job.stop(client, job):
-        typer.echo(f"nothing to stop: {ray_job.ended(job, details).sentence}")
-        return
-    typer.echo(
-        f"asked job {job} to stop: it finishes its shards in flight, and is killed if it takes"
-        f" longer than {ray_job.drain_s(details)} s; what is not finished is begun again next time",
-        err=True,
-    )
-    _follow(client, job, where, stopping=True)
-
-
-@app.command("list")
-def list_jobs(address: _Address = None) -> None:
-    """The jobs that the cluster knows, the newest first."""
-    from cluster.submission.job_client import plain_errors
-    from cluster.views.jobs import show_jobs
-
-    client, where = _client(address)
-    with plain_errors(where):
-        jobs = client.list_jobs()
-    show_jobs(jobs)
+    more = _runtime_env(runtime_env)
+    code = None if installed else code_package()
+    sent = ray_job.Submission(loaded, job_name, code, drain_s, retry_quarantined, more)
+    client, where = connected(address)
+    job = ray_job.submit(client, sent)
+    with_code = f" with the code of this checkout ({code})" if code else ""
+    typer.echo(f"submitted job {job} to {where}{with_code}", err=True)
+    if follow_job:
+        follow_to_end(client, job, where)
+    typer.echo(job)
 
 
 def _refuse_mixed(context: typer.Context, *, kuberay: bool, slurm: bool) -> None:
     """Options of another destination than the chosen one are mistakes, not to be passed over."""
     if kuberay and slurm:
         raise typer.BadParameter("expected --kuberay or --slurm, got both")
-    chosen = _KUBERNETES if kuberay else _SLURM if slurm else _RAY
-    flags = {_KUBERNETES: "--kuberay", _SLURM: "--slurm"}
+    chosen = _KUBERNETES if kuberay else _SLURM if slurm else RAY_PANEL
+    wanted = {
+        _KUBERNETES: "expected --kuberay beside it",
+        _SLURM: "expected --slurm beside it",
+        RAY_PANEL: "it is for the Jobs API of Ray, not for a file",
+    }
     for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source is None or source.name != "COMMANDLINE":
+            continue
         panel = getattr(option, "rich_help_panel", None)
-        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if given and panel in (_RAY, _KUBERNETES, _SLURM) and panel != chosen:
-            wanted = (
-                f"expected {flags[panel]} beside it"
-                if panel in flags
-                else "it is for the Jobs API of Ray"
-            )
-            raise typer.BadParameter(wanted, param_hint=option.opts[0])
-        if given and option.name == "output" and chosen == _RAY:
+        if panel in wanted and panel != chosen:
+            raise typer.BadParameter(wanted[panel], param_hint=option.opts[0])
+        if option.name == "output" and chosen == RAY_PANEL:
             raise typer.BadParameter("expected --kuberay or --slurm beside it", param_hint="-o")
 
 
@@ -271,34 +229,6 @@ def _write(text: str, output: Path | None, command: str) -> None:
     typer.echo(f"wrote {output}; start it with: {command} {output}", err=True)
 
 
-def _submit_to_ray(
-    config: RunConfig,
-    name: str,
-    drain_s: int,
-    retry_quarantined: bool,
-    address: str | None,
-    follow_job: bool,
-    installed: bool,
-    runtime_env: Path | None,
-) -> None:
-    from cluster.submission import ray_job
-    from cluster.submission.code_package import code_package
-
-    more = _runtime_env(runtime_env)
-    code = None if installed else code_package()
-    client, where = _client(address)
-    sent = ray_job.Submission(config, name, code, drain_s, retry_quarantined, more)
-    job = ray_job.submit(client, sent)
-    typer.echo(
-        f"submitted job {job} to {where}"
-        + (f" with the code of this checkout ({code})" if code else ""),
-        err=True,
-    )
-    if follow_job:
-        _follow(client, job, where)
-    typer.echo(job)
-
-
 def _runtime_env(path: Path | None) -> Mapping[str, Any]:
     from pipelines.config_file import read_values
 
@@ -309,32 +239,3 @@ def _runtime_env(path: Path | None) -> Mapping[str, Any]:
                 f"{path}: {key}: expected none, because submit sends the code itself"
             )
     return values
-
-
-def _client(address: str | None) -> tuple[JobSubmissionClient, str]:
-    from cluster.submission.job_client import head_address, job_client
-
-    where = head_address(address)
-    return job_client(where), where
-
-
-def _follow(client: JobSubmissionClient, job: str, where: str, *, stopping: bool = False) -> None:
-    """To the end of the job; leaves by its exit code."""
-    from cluster.submission import ray_job
-    from cluster.submission.job_client import HeadLostError
-
-    again = f"deltah job follow {job} --address {where}"
-    try:
-        ended = ray_job.follow(client, job, lambda text: typer.echo(text, nl=False))
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nleft job {job} to itself; see it again: {again}; stop it:"
-            f" {again.replace('follow', 'stop', 1)}",
-            err=True,
-        )
-        raise typer.Exit(_DETACHED) from None
-    except HeadLostError as error:
-        typer.echo(f"error: {error}; job {job} may go on; see it again: {again}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(ended.sentence, err=ended.exit_code != 0)
-    raise typer.Exit(0 if stopping else ended.exit_code)

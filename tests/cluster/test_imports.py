@@ -112,3 +112,13 @@ def test_plan_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
         f"output.folder={tmp_path}/run",
     ]
     assert loaded_by(CALL.format(arguments=arguments)) == set()
+
+
+@pytest.mark.parametrize("form", [["--slurm"], ["--kuberay", "--image", "i"]])
+def test_writing_a_job_down_loads_neither_torch_nor_ray(form: list[str]) -> None:
+    assert loaded_by(CALL.format(arguments=["submit", "demo", *form])) == set()
+
+
+def test_submitting_loads_no_torch() -> None:
+    modules = "verbs.submission, cluster.views.jobs, cluster.submission.ray_job"
+    assert loaded_by(f"import ray.job_submission, cluster.{modules}") == {"ray"}

@@ -175,7 +175,8 @@ def lent_folders() -> Iterator[str]:
         for word in value.split():
             path = Path(word.removeprefix("file://"))
             if path.is_absolute() and path.exists():
-                yield str(path if path.is_dir() else path.parent)
+                beside = not path.is_dir() or word.startswith("file://")  # an index names files
+                yield str(path.parent if beside else path)
 
 
 @pytest.mark.slow
