@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.embedded import Bench, held_out, load_bench
-from benchmarks.memory import peak_bytes
 from lib.direction import Direction, stored
 from lib.directions.direction_reach import parts_of_h
 from lib.editing.edit_plan import every_strength
 from lib.pixels import psnr
+from lib.process_memory import peak_bytes
 from lib.sampling.ddim import inversion
 from lib.sampling.ddim_sampler import DdimSampler, step_mean
 from lib.sampling.sampler import plain_latent

@@ -20,11 +20,11 @@ from typing import Literal
 import yaml
 from rich.console import Console
 
-from benchmarks.memory import shared_bytes
 from benchmarks.sleeping_model import Sleep, SleepingWorker, Trace, read_traces
 from cluster.events import read_events
 from cluster.runner import run
 from lib.ledger.run_folder import RunFolder
+from lib.process_memory import shared_bytes
 from pipelines.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]

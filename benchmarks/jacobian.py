@@ -20,7 +20,6 @@ import typer
 
 from benchmarks.costs import MODEL, Network, measured, network
 from benchmarks.machine import describe
-from benchmarks.memory import peak_bytes
 from benchmarks.methods import (
     CHUNK,
     LIMIT,
@@ -40,6 +39,7 @@ from benchmarks.scenes import MODELS, REGIONS, Scene, load_scene
 from benchmarks.toy import DEFAULT_CACHE
 from benchmarks.whole_network import WholeNetwork
 from lib.discovery.jacobian import LinearMap
+from lib.process_memory import peak_bytes
 
 HEADER = (
     "k   R  method                          D-equiv  jvp/vjp      CPU s    held MiB  true angle"

@@ -11,11 +11,11 @@ import time
 import torch
 
 from benchmarks.costs import held, network
-from benchmarks.memory import peak_bytes
 from benchmarks.methods import ours
 from benchmarks.published import sequential_power
 from benchmarks.scenes import Scene
 from benchmarks.whole_network import WholeNetwork
+from lib.process_memory import peak_bytes
 
 TOLERANCE = 0.1
 """The default of the config."""

@@ -37,7 +37,7 @@ EDITS_PER_SAMPLE = len(REGIONS) * len(STRENGTHS)
 _BUILD = (
     "import sys, time; start = time.perf_counter();"
     "from pipelines.report.page import write_report; write_report(sys.argv[1]);"
-    "from benchmarks.memory import peak_bytes;"
+    "from lib.process_memory import peak_bytes;"
     "print(time.perf_counter() - start, peak_bytes())"
 )
 

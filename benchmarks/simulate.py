@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields, replace
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from benchmarks.machine import describe
-from benchmarks.memory import peak_bytes
 from benchmarks.simulated_cluster import SimulatedPool, World
+from cluster.events import EventLog
 from cluster.progress import duration
 from cluster.scheduling.orders import (
     DUPLICATE_ABOVE,
@@ -30,6 +31,12 @@ from cluster.scheduling.orders import (
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
+from cluster.watching.event_notes import EventNotes
+from cluster.watching.observer import Noted
+from cluster.watching.tally import Tally
+from lib.ledger.driver_record import INTERVAL_S
+from lib.ledger.run_folder import RunFolder
+from lib.process_memory import peak_bytes
 
 _POLL_S = 0.5
 _BEAT_S = 10.0
@@ -65,7 +72,7 @@ class Result:
     preemptions: int
     deaths: int
     driver_cpu_s: float
-    """Of the schedule and the loop, without the simulated pool's own."""
+    """Of the schedule, the tally and the events that are written, without the simulated pool's."""
     driver_bytes: int
     """Peak of the process, the simulated cluster included."""
 
@@ -76,32 +83,12 @@ def simulate(world: World, rules: Rules) -> Result:
     names = {f"faces-{i:06d}": f"s3://bucket/faces/faces-{i:06d}.tar" for i in range(world.shards)}
     good = [name for name in names if not pool.is_poison(name)]
     nominal_s = sum(pool.nominal_s(name) for name in good) / world.workers
-    cpu_s = 0.0
-    begun = time.process_time()
-    schedule = Schedule(names, rules)
-    given_up: list[str] = []
-    last_fresh_s, beat_at = 0.0, 0.0
-    while True:
-        for order in schedule.orders(pool.now):
-            if isinstance(order, Quarantine):
-                given_up.append(order.shard)
-            if isinstance(order, Submit) and order.task.attempt == 1 and not order.task.duplicate:
-                last_fresh_s = pool.now
-            _carry_out(pool, order)
-        if schedule.over:
-            break
-        cpu_s += time.process_time() - begun
-        events = pool.poll(_POLL_S)
-        begun = time.process_time()
-        for event in events:
-            schedule.observe(event, pool.now)
-        if pool.now >= beat_at:
-            beat_at = pool.now + _BEAT_S
-            schedule.heartbeats(pool.heartbeats(), pool.now)
-    cpu_s += time.process_time() - begun
-    end_s = pool.now - last_fresh_s
+    with TemporaryDirectory() as folder:
+        driver = _Driver(pool, Schedule(names, rules), folder)
+        driver.run()
+    end_s = pool.now - driver.last_fresh_s
     pool.close()
-    ledger, counts = pool.ledger, schedule.counts
+    ledger, counts = pool.ledger, driver.schedule.counts
     start_s = world.place_s + world.load_s
     busy = ledger.useful_s + ledger.lost_s + ledger.starting_s
     return Result(
@@ -117,32 +104,79 @@ def simulate(world: World, rules: Rules) -> Result:
         quarantined=counts.quarantined,
         missing=sum(name not in pool.committed for name in good),
         twice=sum(count > 1 for count in pool.committed.values()),
-        wrong=sum(not pool.is_poison(name) for name in given_up),
+        wrong=sum(not pool.is_poison(name) for name in driver.given_up),
         attempts=ledger.attempts,
         duplicates=ledger.duplicates,
         preemptions=ledger.preemptions,
         deaths=ledger.deaths,
-        driver_cpu_s=cpu_s,
+        driver_cpu_s=driver.cpu_s,
         driver_bytes=peak_bytes(),
     )
 
 
-def _carry_out(pool: SimulatedPool, order: Order) -> None:
-    match order:
-        case StartWorker(worker):
-            pool.start(worker)
-        case KillWorker(worker, reason):
-            pool.kill(worker, reason)
-        case LetGo(worker):
-            pool.let_go(worker)
-        case Submit(worker, task):
-            pool.submit(worker, task)
-        case Cancel(worker, shard):
-            pool.cancel(worker, shard)
-        case AvoidMachine(node):
-            pool.avoid(node)
-        case _:
-            pass
+class _Driver:
+    """The driver's loop on a virtual clock, with its own tally and events."""
+
+    def __init__(self, pool: SimulatedPool, schedule: Schedule, folder: str) -> None:
+        self._pool = pool
+        self.schedule = schedule
+        self._log = EventLog(RunFolder(folder), "simulated")
+        self._tally = Tally(0.0, 1.0)
+        self._notes = EventNotes(self._log, self._tally)
+        self.given_up: list[str] = []
+        self.last_fresh_s = 0.0
+        """When the last shard was handed out for the first time."""
+        self.cpu_s = 0.0
+
+    def run(self) -> None:
+        """To the end of the schedule."""
+        pool, schedule = self._pool, self.schedule
+        beat_at = save_at = 0.0
+        begun = time.process_time()
+        while True:
+            for order in schedule.orders(pool.now):
+                self._noted(order)
+                self._carry_out(order)
+            if schedule.over:
+                break
+            self.cpu_s += time.process_time() - begun
+            events = pool.poll(_POLL_S)
+            begun = time.process_time()
+            for event in events:
+                self._noted(event)
+                schedule.observe(event, pool.now)
+            if pool.now >= beat_at:
+                beat_at = pool.now + _BEAT_S
+                schedule.heartbeats(pool.heartbeats(), pool.now)
+            if pool.now >= save_at:
+                save_at = pool.now + INTERVAL_S
+                self._log.flush()
+        self.cpu_s += time.process_time() - begun
+
+    def _noted(self, fact: Noted) -> None:
+        self._notes.noted(fact, self._pool.now)
+        self._tally.noted(fact, self._pool.now)
+
+    def _carry_out(self, order: Order) -> None:
+        if isinstance(order, Quarantine):
+            self.given_up.append(order.shard)
+        if isinstance(order, Submit) and order.task.attempt == 1 and not order.task.duplicate:
+            self.last_fresh_s = self._pool.now
+        match order:
+            case StartWorker(worker):
+                self._pool.start(worker)
+            case KillWorker(worker, reason):
+                self._pool.kill(worker, reason)
+            case LetGo(worker):
+                self._pool.let_go(worker)
+            case Submit(worker, task):
+                self._pool.submit(worker, task)
+            case Cancel(worker, shard):
+                self._pool.cancel(worker, shard)
+            case AvoidMachine(node):
+                self._pool.avoid(node)
+            case _:
+                pass
 
 
 def rows(world: World, result: Result) -> list[tuple[str, str]]:

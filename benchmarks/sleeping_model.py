@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import peak_bytes, shared_bytes
 from lib.direction import WHOLE
 from lib.files import row_kinds
 from lib.ledger.run_folder import RunFolder
 from lib.metrics.columns import FIXED
 from lib.pixels import quantised
+from lib.process_memory import peak_bytes, shared_bytes
 from lib.receipts import ShardReport, ShardTask
 from lib.records import Edit, Edited, Evaluated, Failure, Renoised, Sample, Score
 from lib.regions import make_region

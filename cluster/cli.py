@@ -17,6 +17,7 @@ import typer
 from cluster.verbs.evaluation import evaluate
 from cluster.verbs.jobs import app as job
 from cluster.verbs.library import app as library
+from cluster.verbs.planning import plan
 from cluster.verbs.regions import app as regions
 from cluster.verbs.submission import submit
 from lib.files.redaction import redact
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Edited-image datasets and direction libraries from pretrained diffusion models.",
 )
 app.add_typer(library, name="library")
+app.command()(plan)
 app.command()(evaluate)
 app.add_typer(regions, name="regions")
 app.command()(submit)
@@ -63,15 +65,6 @@ def demo(
         make_faces(output, Console(stderr=True))
         return
     _leave(run_demo(output, engine, workers))
-
-
-@app.command()
-def plan(config: _Config, changes: _Set = None) -> None:
-    """Check a config and say what it will cost, without starting anything."""
-    from cluster.views.plan import show_plan
-    from pipelines.config_file import load_config
-
-    show_plan(load_config(config, changes or ()))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from pipelines.discovery_work import DiscoveryWork, discovery_work, step_shape
 from pipelines.inputs import ShardInput
 from pipelines.model_source import open_model
 from pipelines.number_texts import size
-from pipelines.plan_sizes import edit_bytes
+from pipelines.output_sizes import edit_bytes
 from pipelines.planned_edits import planned_choices
 from pipelines.stored_runs import config_timesteps, latent_bytes
 from pipelines.worker_threads import BATCHES_AHEAD, DECODERS, backlog_limit

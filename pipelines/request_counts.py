@@ -1,25 +1,30 @@
-"""How many requests a run of `edit_dataset` makes of an object store, for its plan and its bill.
+"""How many requests a run makes of an object store, for its plan and its bill.
 
-The numbers were counted at a real server (`python -m benchmarks.requests`), and
-tests/benchmarks/test_requests.py holds them to it. Requests that are tried again come on top.
+The numbers were counted at a real server (`python -m benchmarks.requests`);
+tests/benchmarks/test_requests.py and tests/pipelines/test_request_counts.py hold them to it.
+Requests that are tried again come on top.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib.files.range_reads import PART_BYTES
 from lib.files.store_backends import UPLOAD_CHUNK_BYTES
+from lib.ledger.driver_record import INTERVAL_S
 
 NAMES_A_PAGE = 1000
 """Of one LIST."""
-EVENTS_INTERVAL_S = 30.0
-"""The driver's log of events is written anew so often."""
+WRITES_EACH_INTERVAL = 2
+"""A driver's record, and its log of events, are written anew every `INTERVAL_S`."""
 REFRESH_INTERVAL_S = 60.0
 """A driver lists so often what other drivers have committed."""
-_FULL_LISTINGS = 5
-"""At the end of a run: commit/ three times, images/ and directions/, each with a name a shard."""
+_COMMIT_LISTINGS = 3
+"""At the end of a run; every other folder with a file a shard is listed once."""
+_READ_AT_THE_END = ("errors", "statistics")
+"""Folders whose files finalize reads beside every commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,34 @@ ONCE = Requests(get=7, put=7, head=12, list=44)
 inputs, calibration, events at the end, manifest, card, index."""
 
 
-def shard_requests(*, input_bytes: int, image_bytes: int, failures: bool = False) -> Requests:
-    """Of one shard from its input to its line in the index: read it, write images, directions and
-    commit, and read the commit again at the end; `failures`: it has a file under errors/ too.
+@dataclass(frozen=True, slots=True)
+class ShardTraffic:
+    """What a worker reads and writes of a mean shard."""
+
+    input_bytes: float
+    files: Mapping[str, float]
+    """Folder -> bytes of the files it leaves, without the commit; errors/ is in it where samples
+    fail.
     """
-    reads = Requests(get=max(1, math.ceil(input_bytes / PART_BYTES)) + 1)
-    writes = upload_requests(image_bytes) + Requests(put=2)
-    return reads + writes + (Requests(get=1, put=1) if failures else Requests())
+    latents_read: float = 0.0
+    """Bytes of a latents file of another run; 0 where none is read."""
 
 
-def upload_requests(size: int) -> Requests:
+def shard_requests(shard: ShardTraffic) -> Requests:
+    """Of one shard from its input to its line in the index: read it, write its files and the
+    commit, and read the commit again at the end, with errors and statistics.
+    """
+    reads = [shard.input_bytes, *(shard.files.get(f, 0.0) for f in _READ_AT_THE_END)]
+    gets = 1 + sum(math.ceil(size / PART_BYTES) for size in reads)
+    if shard.latents_read:  # after the footer of the commit that names them
+        gets += 1 + math.ceil(shard.latents_read / PART_BYTES)
+    total = Requests(get=gets, put=1)
+    for size in shard.files.values():
+        total += upload_requests(size)
+    return total
+
+
+def upload_requests(size: float) -> Requests:
     """Of writing a new object of `size` bytes: in parts, after a look whether it is there, from two
     parts on.
     """
@@ -68,26 +91,15 @@ def upload_requests(size: int) -> Requests:
     return Requests(put=math.ceil(size / UPLOAD_CHUNK_BYTES) + 2, head=1, list=1)
 
 
-def run_requests(
-    shards: int,
-    *,
-    input_bytes: int,
-    image_bytes: int,
-    failing_shards: int = 0,
-    driver_s: float = 0.0,
-) -> Requests:
-    """Of a whole run by one driver that works for `driver_s`; `input_bytes` and `image_bytes` are
-    of one shard.
-    """
-    each = shard_requests(input_bytes=input_bytes, image_bytes=image_bytes)
+def run_requests(shards: int, shard: ShardTraffic, *, driver_s: float = 0.0) -> Requests:
+    """Of a whole run over so many such shards, by one driver that works for `driver_s`."""
     pages = max(1, math.ceil(shards / NAMES_A_PAGE))
     return (
         ONCE
-        + each.times(shards)
-        + Requests(get=1, put=1).times(failing_shards)
-        + Requests(list=_FULL_LISTINGS * (pages - 1))
+        + shard_requests(shard).times(shards)
+        + Requests(list=(_COMMIT_LISTINGS + len(shard.files)) * (pages - 1))
         + Requests(
-            put=int(driver_s // EVENTS_INTERVAL_S),
+            put=WRITES_EACH_INTERVAL * int(driver_s // INTERVAL_S),
             list=int(driver_s // REFRESH_INTERVAL_S) * math.ceil(pages / 2),
         )
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import cluster.driver
-import cluster.events
+import cluster.watching.monitor
 from benchmarks.faulty_s3 import FaultyS3
 from benchmarks.report import make_run
 from benchmarks.requests import BUCKET, Counts, counted, counted_s3, measured
@@ -16,10 +16,17 @@ from cluster.settlement import settled
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 from pipelines import request_counts
-from pipelines.request_counts import Requests, run_requests, shard_requests, upload_requests
+from pipelines.request_counts import (
+    Requests,
+    ShardTraffic,
+    run_requests,
+    shard_requests,
+    upload_requests,
+)
 
 pytestmark = pytest.mark.timeout(300)
 MIB = 2**20
+SMALL = ShardTraffic(50_000, {"images": 50_000, "directions": 5_000})
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +50,17 @@ def test_a_run_makes_the_requests_that_were_reckoned(
     counting: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without what comes by the clock."""
-    monkeypatch.setattr(cluster.events, "_INTERVAL_S", 1e9)
+    monkeypatch.setattr(cluster.watching.monitor, "INTERVAL_S", 1e9)
     monkeypatch.setattr(cluster.driver, "_REFRESH_S", 1e9)
-    for shards, found in zip((1, 3), measured(counting, (1, 3)), strict=True):
+    for shards, found in zip((1, 2), measured(counting, (1, 2)), strict=True):
         made = by_kind(found["run"])
-        assert made == run_requests(shards, input_bytes=50_000, image_bytes=50_000)
+        assert made == run_requests(shards, SMALL)
 
 
 def test_what_comes_by_the_clock_is_reckoned_at_the_drivers_intervals() -> None:
-    assert cluster.events._INTERVAL_S == request_counts.EVENTS_INTERVAL_S  # noqa: SLF001
     assert cluster.driver._REFRESH_S == request_counts.REFRESH_INTERVAL_S  # noqa: SLF001
-    hour = run_requests(1, input_bytes=1, image_bytes=1, driver_s=3600.0)
-    none = run_requests(1, input_bytes=1, image_bytes=1)
-    assert (hour.put - none.put, hour.list - none.list) == (120, 60)
+    hour, none = run_requests(1, SMALL, driver_s=3600.0), run_requests(1, SMALL)
+    assert (hour.put - none.put, hour.list - none.list) == (240, 60)
 
 
 def test_large_objects_are_reckoned_part_by_part(counting: FaultyS3) -> None:
@@ -65,7 +70,7 @@ def test_large_objects_are_reckoned_part_by_part(counting: FaultyS3) -> None:
     assert written == upload_requests(size) == Requests(put=5, head=1, list=1)
     read = by_kind(counted(counting, lambda: storage.read_bytes(url)))
     assert read == Requests(get=3)
-    shard = shard_requests(input_bytes=size, image_bytes=size)
+    shard = shard_requests(ShardTraffic(size, {"images": size, "directions": 1}))
     assert shard == Requests(get=4, put=7, head=1, list=1)
 
 
@@ -86,5 +91,5 @@ def test_the_end_of_a_run_lists_as_many_pages_as_reckoned(
     on_one_page = lists()
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", str(page))
     monkeypatch.setattr(request_counts, "NAMES_A_PAGE", page)
-    reckoned = run_requests(shards, input_bytes=1, image_bytes=1).list - request_counts.ONCE.list
+    reckoned = run_requests(shards, SMALL).list - request_counts.ONCE.list
     assert lists() - on_one_page == reckoned == 2 * 5

@@ -260,7 +260,7 @@ def test_a_run_may_do_nothing_but_store(
     assert {row["network_evaluations"] for row in rows_of(folder)} == {6}
     assert len(rows_of(folder)) == SHARDS * PICTURES - 1
     bytes_ = sum(path.stat().st_size for path in (Path(folder) / "latents").iterdir())
-    assert planned.output_bytes / 1.5 < bytes_ < planned.output_bytes * 1.5
+    assert planned.output.results / 1.5 < bytes_ < planned.output.results * 1.5
     assert {name.split("/")[0] for name in shards.files(Path(folder))} == {
         "README.md", "commit", "drivers", "errors", "events", "index.json", "inputs.json",
         "latents", "manifest", "model.json", "run.json",

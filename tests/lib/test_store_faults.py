@@ -296,7 +296,7 @@ READ_AND_MEASURE = """
 import json, sys, tracemalloc
 from lib.files import range_reads, storage
 storage.read_bytes(sys.argv[1], max_bytes=10)
-range_reads.PART_BYTES = 4 * 2**20
+range_reads.PART_BYTES = 2 * 2**20
 tracemalloc.start()
 data = storage.read_bytes(sys.argv[2])
 print(json.dumps([len(data), tracemalloc.get_traced_memory()[1]]))
@@ -306,7 +306,7 @@ print(json.dumps([len(data), tracemalloc.get_traced_memory()[1]]))
 def test_a_large_object_is_held_in_memory_once(bucket: str, s3: FaultyS3) -> None:
     storage.create(storage.join(bucket, "small"), b"x")
     url = storage.join(bucket, "large")
-    size = 64 * MIB
+    size = 32 * MIB
     storage.create(url, bytes(size))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FSSPEC_S3_ENDPOINT_URL": s3.url}
     done = subprocess.run(

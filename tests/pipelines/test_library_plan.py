@@ -67,7 +67,7 @@ def test_evaluations_and_sizes_are_those_of_the_run(
     assert (planned.edits, planned.decoding, report.n_edits) == (0, 0, 0)
     kind = "directions" if planned.directions else "statistics"
     (file,) = (tmp_path / "run" / kind).iterdir()
-    assert planned.output_bytes / 3 < file.stat().st_size < planned.output_bytes * 3 + 20_000
+    assert planned.output.results / 3 < file.stat().st_size < planned.output.results * 3 + 20_000
     assert all(label != "edits an image" for label, _ in planned.rows())
 
 

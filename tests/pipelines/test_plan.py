@@ -60,7 +60,7 @@ def test_edits_and_evaluations_are_those_of_the_run(
     assert {(row["t_high"], row["t_low"]) for row in rows} == {planned.timesteps}
     # Tars are padded to 10 kB and pictures here are tiny, so only the order of magnitude holds.
     (tar,) = (tmp_path / "run" / "images").iterdir()
-    assert planned.output_bytes / 4 < tar.stat().st_size < planned.output_bytes * 4 + 10240
+    assert planned.output.results / 4 < tar.stat().st_size < planned.output.results * 4 + 10240
 
 
 def test_images_are_estimated_from_the_sizes_of_the_shards(
