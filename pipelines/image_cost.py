@@ -8,8 +8,8 @@ from datetime import datetime
 from statistics import median
 from typing import Any, Literal
 
-ENCODERS = 3
-"""Threads of a worker that encode images."""
+from pipelines.worker_threads import ENCODERS
+
 _NAMED_HOSTS = 3
 
 

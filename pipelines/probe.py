@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lib.files import storage
 from lib.files.samples import ShardDamage
 from lib.ledger.run_folder import RunFolder
+from lib.out_of_memory import MemoryExhaustedError
 from lib.problems import ConfigProblem
 from lib.process_memory import peak_bytes
 from pipelines.config import RunConfig
@@ -212,15 +213,12 @@ def _measured(
 
 
 def _run(worker: ShardWorker, task: ShardTask, folder: RunFolder) -> ShardReport:
-    import torch
-
     try:
         report = worker.run(task)
-    except torch.OutOfMemoryError as error:
+    except MemoryExhaustedError as error:
         raise ConfigProblem(
             f"--probe: the device's memory does not suffice: {storage.redact(str(error))}; expected"
-            " room for the model and a batch; set smaller invert.batch_size, edit.batch_size or"
-            " discover.chunk"
+            " room for the model and one image"
         ) from error
     if not report.n_ok:
         raise ConfigProblem(
