@@ -228,7 +228,7 @@ def test_a_device_too_small_is_told_in_a_sentence(
     monkeypatch.setattr("pipelines.edit_dataset.EditDataset.__call__", exhausted)
     made = config_of(shards, tiny_checkpoint, shard, tmp_path / "run", "edits")
     with pytest.raises(
-        ConfigProblem, match="memory does not suffice: .* room for the model and one image"
+        ConfigProblem, match=r"memory does not suffice: .* room for the model and one image"
     ):
         probed(made)
     assert list(empty_temp.iterdir()) == []
