@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
+from cluster.submission.job_folder import refuse_fleeting_output
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -83,6 +84,20 @@ def test_a_runtime_environment_may_not_replace_the_code(
     (tmp_path / "env.yaml").write_text("working_dir: elsewhere\n")
     assert call(*DEMO, "--runtime-env", tmp_path / "env.yaml", "--address", "h:1") == 2
     assert "working_dir: expected none, because submit sends" in capsys.readouterr().err
+
+
+def test_a_run_in_the_folder_of_a_job_may_not_write_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Ray unpacks what it was sent; seen with `ray job submit` on a head of Ray 2.60."""
+    folder = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert call("run", "demo", "--set", "output.folder=out") == 2
+    said = capsys.readouterr().err
+    assert "output.folder: expected an absolute path or a URL, because Ray deletes" in said
+    refuse_fleeting_output(str(tmp_path / "out"))
+    refuse_fleeting_output("s3://bucket/runtime_resources/working_dir_files/out")
 
 
 def test_the_name_comes_from_the_config_and_the_text_goes_to_a_file_or_to_stdout(
