@@ -74,7 +74,7 @@ def rounds(
             image_s=image_s,
             side=_SIDE,
             max_attempts=2,
-            stall_timeout_s=8.0,
+            stall_timeout_s=20.0,
         )
         reference = _undisturbed(replace(order, shards=urls[:good], image_s=0.0), root / "plain")
         injected = number = 0

@@ -36,7 +36,7 @@ far behind, because threads hand large buffers to one another and each has its o
 _ROW_BYTES = 6_000
 """Of an edit's row of the manifest, as Python holds it."""
 _SHARDS_AT_ONCE = 2
-_LOOKED_AT = 16
+LOOKED_AT = 16
 _START = 1_000_000
 
 
@@ -110,9 +110,9 @@ def largest_shard(config: RunConfig, inputs: Sequence[ShardInput]) -> ShardSize 
     """The largest of some shards spread over `inputs`, with as many images as its bytes hold of
     the first shard's beginning; None where none can be looked at.
     """
-    step = max(1, len(inputs) // _LOOKED_AT)
+    step = max(1, len(inputs) // LOOKED_AT)
     found, bytes_an_image = 0, 0.0
-    for shard in inputs[::step][:_LOOKED_AT]:
+    for shard in inputs[::step][:LOOKED_AT]:
         try:
             found = max(found, storage.info(shard.url).size)
             if not bytes_an_image:

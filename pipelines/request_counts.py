@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from lib.files.range_reads import PART_BYTES
 from lib.files.store_backends import UPLOAD_CHUNK_BYTES
 from lib.ledger.driver_record import INTERVAL_S
+from pipelines.memory_budget import LOOKED_AT
 
 NAMES_A_PAGE = 1000
 """Of one LIST."""
@@ -50,9 +51,10 @@ class Requests:
         return Requests(self.get * count, self.put * count, self.head * count, self.list * count)
 
 
-ONCE = Requests(get=7, put=7, head=12, list=44)
+ONCE = Requests(get=8, put=12, head=12, list=49)
 """Of a run from an empty folder to its index, whatever its size, with one page a listing: claim,
-inputs, calibration, events at the end, manifest, card, index."""
+inputs, the beginning of one shard for the memory that is stated, calibration, the driver's record
+and events, manifest, card, index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def run_requests(shards: int, shard: ShardTraffic, *, driver_s: float = 0.0) -> 
     pages = max(1, math.ceil(shards / NAMES_A_PAGE))
     return (
         ONCE
+        + Requests(head=min(shards, LOOKED_AT))  # sizes, for the memory that is stated
         + shard_requests(shard).times(shards)
         + Requests(list=(_COMMIT_LISTINGS + len(shard.files)) * (pages - 1))
         + Requests(

@@ -137,12 +137,12 @@ def test_the_arithmetic_of_requests() -> None:
     small = ShardTraffic(1e6, {"images": 1e6, "directions": 1e5})
     # A shard: a GET of the input and one of the commit at the end; two files and a commit are put.
     # 12,000 names are 11 pages more than the one that every run lists, 3 times in commit/ and once
-    # each in images/ and directions/. An hour is 60 refreshes of half of it, and 120 times two
-    # writes of the driver's record and events.
+    # each in images/ and directions/. Sixteen shards are looked at for their size. An hour is 60
+    # refreshes of half of it, and 120 times two writes of the driver's record and events.
     found = _less(run_requests(12_000, small), ONCE)
-    assert found == Requests(get=24_000, put=36_000, list=5 * 11)
+    assert found == Requests(get=24_000, put=36_000, head=16, list=5 * 11)
     waiting = _less(run_requests(12_000, small, driver_s=3600.0), ONCE)
-    assert waiting == Requests(get=24_000, put=36_240, list=55 + 60 * 6)
+    assert waiting == Requests(get=24_000, put=36_240, head=16, list=55 + 60 * 6)
 
 
 def test_large_objects_are_read_and_put_by_parts() -> None:
