@@ -150,7 +150,8 @@ def test_a_probe_that_is_stopped_leaves_nothing_behind(
     assert os.listdir(temporary)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 1
+    # By the signal where it fell into an `exec` of an import: Python remembers that at its exit.
+    assert process.returncode in (1, -signal.SIGINT), err
     assert "stopped; nothing is left of the probe" in err
     assert "Traceback" not in out + err
     assert os.listdir(temporary) == []
