@@ -140,12 +140,16 @@ class _Log:
         seen = 0  # every connection begins at the log's beginning
         parts = self._client.tail_job_logs(self._job)
         with suppress(TimeoutError, RuntimeError, ClientConnectionError):
-            while (text := await asyncio.wait_for(anext(parts, None), _SILENCE_S)) is not None:
+            while True:
+                # Not wait_for, which loses a Ctrl-C that comes together with a text.
+                async with asyncio.timeout(_SILENCE_S):
+                    text = await anext(parts, None)
+                if text is None:
+                    return True
                 seen += len(text)
                 if seen > self.written:
                     self._write(text[len(text) - (seen - self.written) :])
                     self.written = seen
-            return True
         return False
 
 

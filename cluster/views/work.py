@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from cluster.events import PATIENCE_S
 from cluster.progress import duration
 from cluster.views.tables import row_table
 from lib.files import storage
@@ -90,8 +91,12 @@ def _hours(hours: float) -> str:
 
 
 def _quarantined(folder: RunFolder) -> Rows:
-    given_up = folder.snapshot(()).quarantined
-    reasons = quarantine.reasons(folder, given_up, _MOST_REASONS)
+    try:
+        with storage.patience(PATIENCE_S):
+            given_up = folder.snapshot(()).quarantined
+            reasons = quarantine.reasons(folder, given_up, _MOST_REASONS)
+    except storage.StoreUnavailableError:  # of which the run's own sentence speaks
+        return []
     rows = [(f"quarantined: {shard}", reason) for shard, reason in reasons.items()]
     more = len(given_up) - len(rows)
     return [*rows, ("quarantined", f"{more:,} more, in quarantine/")] if more > 0 else rows
