@@ -217,6 +217,7 @@ def main(
     seed: int = 0,
     duplicate_above: float = DUPLICATE_ABOVE,
     in_flight: int = 2,
+    spare_s: float = 30.0,
     compare: Annotated[bool, typer.Option("--compare")] = False,
 ) -> None:
     """Print what came of it."""
@@ -224,7 +225,9 @@ def main(
     world = World(
         **{field.name: given[field.name] for field in fields(World) if field.name in given}
     )
-    rules = Rules(workers=workers, in_flight=in_flight, duplicate_above=duplicate_above)
+    rules = Rules(
+        workers=workers, in_flight=in_flight, duplicate_above=duplicate_above, spare_s=spare_s
+    )
     print(describe())
     print(f"{world}")
     if not compare:
