@@ -33,10 +33,7 @@ app = typer.Typer(
     help="Edited-image datasets and direction libraries from pretrained diffusion models.",
 )
 app.add_typer(library, name="library")
-app.command()(plan)
-app.command()(evaluate)
 app.add_typer(regions, name="regions")
-app.command()(submit)
 app.add_typer(job, name="job")
 Engine = Literal["local", "ray"]
 _Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")]
@@ -65,6 +62,9 @@ def demo(
         make_faces(output, Console(stderr=True))
         return
     _leave(run_demo(output, engine, workers))
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -138,6 +138,9 @@ def run(
     _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
+app.command()(submit)
+
+
 @app.command()
 def status(
     run_folder: _RunFolder,
@@ -183,6 +186,9 @@ def finalize(run_folder: _RunFolder) -> None:
     from cluster.views.verification import show_finalized
 
     show_finalized(run_folder)
+
+
+app.command()(evaluate)
 
 
 @app.command()
