@@ -77,7 +77,8 @@ def run(
     if not pending:
         return settled(folder, names, None, own if part else None)
     check_engine(config.execution)
-    todo = {shard.name: shard.url for shard in mine if shard.name in pending}
+    left = [shard for shard in mine if shard.name in pending]
+    todo = {shard.name: shard.url for shard in left}
     console = console or Console(stderr=True)
     schedule = Schedule(todo, rules or _rules(config.execution))
     monitor = Monitor(
@@ -88,7 +89,7 @@ def run(
         folder.snapshot(own),
         console,
     )
-    budget = stated_budget(config, mine)
+    budget = stated_budget(config, left)
     if budget:
         console.print(budget, markup=False, highlight=False, soft_wrap=True)
     fingerprint = str(record["fingerprint"])
