@@ -215,6 +215,7 @@ class Schedule:
     def _bury(self, worker: Worker, death: Raised, now: float, *, node_lost: bool) -> None:
         self._fleet.remove(worker)
         guilty = len(worker.started) == 1
+        front = next(iter(worker.started), None)  # what its model had in hand
         for name in worker.sent:
             shard = self._queue[name]
             shard.copies -= 1
@@ -222,6 +223,8 @@ class Schedule:
                 continue
             if name in worker.started and not node_lost:
                 shard.charges += 1
+                if worker.killed and name == front:  # silence costs too long to be seen three times
+                    shard.charges = max(shard.charges, self._rules.max_attempts - 1)
                 shard.alone = True
                 shard.avoid = worker.number
                 spent = shard.charges >= self._rules.max_attempts

@@ -295,6 +295,21 @@ def test_a_silent_worker_is_ended_once_and_a_slow_one_is_not() -> None:
     assert bench.schedule.counts.in_flight == 0
 
 
+def test_the_shard_that_a_silent_workers_model_had_in_hand_has_one_more_attempt() -> None:
+    bench = Bench(Schedule(names(2), Rules(workers=1, max_attempts=5, stall_timeout_s=10)))
+    front, behind = bench.ready(0)
+    bench.step(*start((0, front), (0, behind)))
+    bench.step(after=11)
+    bench.step(WorkerDied(0, "killed", node_lost=False))
+    (again,) = bench.ready(1)
+    assert again.shard == front.shard
+    bench.step(*start((1, again)))
+    bench.step(after=11)
+    orders = bench.step(WorkerDied(1, "killed", node_lost=False))
+    assert [order.shard for order in orders if isinstance(order, Quarantine)] == [front.shard]
+    assert bench.schedule.counts.waiting == 1
+
+
 def test_an_idle_worker_is_never_silent() -> None:
     bench = Bench(Schedule(names(1), Rules(workers=1, stall_timeout_s=1, retry_pause_s=100)))
     (task,) = bench.ready(0)
