@@ -17,17 +17,13 @@ import typer
 from benchmarks.machine import describe
 from benchmarks.simulated_cluster import SimulatedPool, World
 from cluster.events import EventLog
+from cluster.pools.commands import command
 from cluster.progress import duration
 from cluster.scheduling.orders import (
     DUPLICATE_ABOVE,
-    AvoidMachine,
-    Cancel,
-    KillWorker,
-    LetGo,
     Order,
     Quarantine,
     Rules,
-    StartWorker,
     Submit,
 )
 from cluster.scheduling.schedule import Schedule
@@ -162,21 +158,7 @@ class _Driver:
             self.given_up.append(order.shard)
         if isinstance(order, Submit) and order.task.attempt == 1 and not order.task.duplicate:
             self.last_fresh_s = self._pool.now
-        match order:
-            case StartWorker(worker):
-                self._pool.start(worker)
-            case KillWorker(worker, reason):
-                self._pool.kill(worker, reason)
-            case LetGo(worker):
-                self._pool.let_go(worker)
-            case Submit(worker, task):
-                self._pool.submit(worker, task)
-            case Cancel(worker, shard):
-                self._pool.cancel(worker, shard)
-            case AvoidMachine(node):
-                self._pool.avoid(node)
-            case _:
-                pass
+        command(self._pool, order)
 
 
 def rows(world: World, result: Result) -> list[tuple[str, str]]:

@@ -8,17 +8,13 @@ import time
 from cluster.drain import Drain
 from cluster.events import PATIENCE_S
 from cluster.interrupts import Interrupts
+from cluster.pools.commands import command
 from cluster.pools.protocol import Pool, ShardRaised
 from cluster.scheduling.orders import (
     AvoidMachine,
-    Cancel,
-    KillWorker,
-    LetGo,
     Order,
     Quarantine,
     Release,
-    StartWorker,
-    Submit,
 )
 from cluster.scheduling.schedule import Schedule
 from cluster.watching.monitor import Monitor
@@ -94,24 +90,16 @@ class Driver:
     def _carry_out(self, order: Order) -> None:
         if not isinstance(order, Quarantine):  # which may turn out to be none
             self._monitor.noted(order, time.monotonic())
+        left = command(self._pool, order)
         match order:
-            case StartWorker(worker):
-                self._pool.start(worker)
-            case KillWorker(worker, reason):
-                self._pool.kill(worker, reason)
-            case LetGo(worker):
-                self._pool.let_go(worker)
-            case Submit(worker, task):
-                self._pool.submit(worker, task)
-            case Cancel(worker, shard):
-                self._pool.cancel(worker, shard)
-            case AvoidMachine(node, reason):
-                if not self._pool.avoid(node):
-                    self._schedule.no_machine_left(reason)
+            case AvoidMachine(_, reason) if not left:
+                self._schedule.no_machine_left(reason)
             case Release(shard):
                 quarantine.release(self._folder, shard)
             case Quarantine():
                 self._give_up(order)
+            case _:
+                pass
 
     def _give_up(self, order: Quarantine) -> None:
         """Unless a worker that died after its commit, or another driver, has done it."""

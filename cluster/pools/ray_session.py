@@ -12,18 +12,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 
+from cluster.installation import OBJECT_STORE_BYTES, PROJECT_ROOT
 from cluster.pools.protocol import ClusterProblem
 
-_OBJECT_STORE_BYTES = 100_000_000
-"""No tensor enters the store; Ray's minimum is some 78 MB."""
 _LONGEST_TEMP_FOLDER = 30
 """Characters; a Unix socket's path holds 107, and Ray's own part takes up to 70."""
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +80,7 @@ def ray_session(address: str | None, workers: int, resources: Resources) -> Iter
         folder = None if os.environ.get("RAY_TMPDIR") else _temp_folder()
         options = {
             "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
+            "object_store_memory": OBJECT_STORE_BYTES,
             "num_cpus": max(os.cpu_count() or 1, workers * resources.threads),
         }
         if folder:
@@ -172,7 +169,7 @@ def _temp_folder() -> str:
 
 def _import_path() -> dict[str, str]:
     found = os.environ.get("PYTHONPATH")
-    root = str(_PROJECT_ROOT)
+    root = str(PROJECT_ROOT)
     return {"PYTHONPATH": f"{root}{os.pathsep}{found}" if found else root}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.installation import PROJECT_ROOT
 from lib.problems import Problem
 from lib.provenance import COMMIT_FILE, git_commit
 from pipelines.number_texts import size
@@ -20,7 +21,6 @@ PACKAGES = ("lib", "tasks", "pipelines", "cluster")
 LIMIT_BYTES = 100_000_000
 """The project has a tenth of it; Ray itself takes some 500 MB."""
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _LARGEST = 5
 
 

@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from importlib import metadata
 
+from cluster.installation import OBJECT_STORE_BYTES
 from cluster.submission.ray_job import STOP_WAIT
 from cluster.submission.rendering import render
 from cluster.submission.travelling_config import config_text
@@ -23,7 +24,7 @@ LONGEST_NAME = 40
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _CONFIG_FOLDER, _CACHE_FOLDER = "/etc/deltah", "/cache"
-_OBJECT_STORE_BYTES, _SHARED_MEMORY = 100_000_000, "256Mi"
+_SHARED_MEMORY = "256Mi"
 _HEAD_MEMORY = "8Gi"
 _GRACE_S = 30
 """Seconds that Kubernetes leaves a pod that must go: its own default."""
@@ -91,7 +92,7 @@ def rayjob_manifest(config: RunConfig, pods: Pods) -> str:
             "head_memory": _HEAD_MEMORY,
             "config_folder": _CONFIG_FOLDER,
             "cache_folder": _CACHE_FOLDER,
-            "object_store_bytes": _OBJECT_STORE_BYTES,
+            "object_store_bytes": OBJECT_STORE_BYTES,
             "shared_memory": _SHARED_MEMORY,
             "grace_s": _GRACE_S,
         },

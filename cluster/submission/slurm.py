@@ -9,7 +9,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from cluster.submission.code_package import PROJECT_ROOT
+from cluster.installation import OBJECT_STORE_BYTES, PROJECT_ROOT
 from cluster.submission.rendering import render
 from cluster.submission.travelling_config import config_text
 from lib.files import storage
@@ -17,7 +17,6 @@ from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_OBJECT_STORE_BYTES = 100_000_000
 _CPUS_BESIDE_A_GPU = 4
 """Of each worker: reading, decoding and encoding take a few threads for a moment."""
 
@@ -76,7 +75,7 @@ def batch_script(config: RunConfig, nodes: Nodes) -> str:
             "project": PROJECT_ROOT,
             "config": config_text(config),
             "run_folder": storage.redact(config.output.folder),
-            "object_store_bytes": _OBJECT_STORE_BYTES,
+            "object_store_bytes": OBJECT_STORE_BYTES,
             "more": "".join(f" {shlex.quote(each)}" for each in more),
         },
     )
