@@ -18,6 +18,10 @@ from torch import Tensor
 from lib.problems import ModelProblem
 
 Captured = Tensor | tuple[Any, ...]
+Timestep = int | Tensor
+"""One for all examples, or (B,) int64, one for each, as in training."""
+Shifting = Tensor | Callable[[Tensor], Tensor]
+"""What is added to h: (B, C, Y, X), or that as a function of h_BCYX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Point:
     """The network at one (x_t, t): what the decoder half needs, and the unshifted prediction."""
 
     x_BLYX: Tensor
-    t: int
+    t: Timestep
     h_BCYX: Tensor
     eps_BLYX: Tensor
     encoder: Mapping[str, Captured]
@@ -38,7 +42,8 @@ class Point:
     def rows(self, part: slice | list[int]) -> Point:
         """The point of some images of the batch; a slice copies nothing."""
         captured = {name: mapped(value, lambda a: a[part]) for name, value in self.encoder.items()}
-        return Point(self.x_BLYX[part], self.t, self.h_BCYX[part], self.eps_BLYX[part], captured)
+        t = self.t if isinstance(self.t, int) else self.t[part]
+        return Point(self.x_BLYX[part], t, self.h_BCYX[part], self.eps_BLYX[part], captured)
 
     def contiguous(self) -> Point:
         """The same point with everything laid out contiguously, which `vmap` asks for."""
@@ -69,15 +74,15 @@ class Denoiser(Protocol):
         """The way back; not clamped."""
         ...
 
-    def predict(self, x_BLYX: Tensor, t: int) -> Tensor:
+    def predict(self, x_BLYX: Tensor, t: Timestep) -> Tensor:
         """eps(x_t, t)."""
         ...
 
-    def predict_shifted(self, x_BLYX: Tensor, t: int, shift_BCYX: Tensor) -> Tensor:
+    def predict_shifted(self, x_BLYX: Tensor, t: Timestep, shift: Shifting) -> Tensor:
         """eps(x_t, t | h + shift) in one pass."""
         ...
 
-    def encode(self, x_BLYX: Tensor, t: int) -> Point:
+    def encode(self, x_BLYX: Tensor, t: Timestep) -> Point:
         """One pass with capture."""
         ...
 
@@ -104,8 +109,11 @@ class Denoiser(Protocol):
         ...
 
 
-def epsilon(output_BLYX: Tensor, x_BLYX: Tensor, alpha: float, prediction_type: str) -> Tensor:
-    """The noise that a network's output means, for `alpha` = alpha_bar(t).
+def epsilon(
+    output_BLYX: Tensor, x_BLYX: Tensor, alpha: float | Tensor, prediction_type: str
+) -> Tensor:
+    """The noise that a network's output means, for `alpha` = alpha_bar(t), of all examples or
+    (B, 1, 1, 1).
 
     v = sqrt(alpha) eps - sqrt(1 - alpha) x_0 (Salimans & Ho 2022, eq. 11), x = sqrt(alpha) x_0 +
     sqrt(1 - alpha) eps.
@@ -113,13 +121,17 @@ def epsilon(output_BLYX: Tensor, x_BLYX: Tensor, alpha: float, prediction_type: 
     if prediction_type == "epsilon":
         return output_BLYX
     if prediction_type == "v_prediction":
-        return sqrt(alpha) * output_BLYX + sqrt(1 - alpha) * x_BLYX
+        return _root(alpha) * output_BLYX + _root(1 - alpha) * x_BLYX
     if prediction_type == "sample":
-        return (x_BLYX - sqrt(alpha) * output_BLYX) / sqrt(1 - alpha)
+        return (x_BLYX - _root(alpha) * output_BLYX) / _root(1 - alpha)
     raise ModelProblem(
         "scheduler_config.json: expected prediction_type epsilon, v_prediction or sample,"
         f" got {prediction_type!r}"
     )
+
+
+def _root(value: float | Tensor) -> float | Tensor:
+    return value.sqrt() if isinstance(value, Tensor) else sqrt(value)
 
 
 def slope(alpha: float, prediction_type: str) -> float:

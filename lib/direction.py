@@ -100,6 +100,14 @@ class Direction:
     """What a strength of 1 is, in units of `h_norm`: 1, or the length at which the direction does
     what it was found for.
     """
+    lengths: tuple[float, ...] = ()
+    """Factor on the strength at every step, of a direction that was learned with them; empty: 1
+    everywhere.
+    """
+
+    def length(self, step: int) -> float:
+        """The factor at a step."""
+        return self.lengths[step] if self.lengths else 1.0
 
 
 def content_id(
@@ -152,7 +160,8 @@ def negated(direction: Direction) -> Direction:
 
 
 def combined(directions: Sequence[Direction], coefficients: Sequence[float]) -> Direction:
-    """The weighted sum, of unit norm again.
+    """The weighted sum, of unit norm again; where one is learned, each at the lengths of its own,
+    which the sum keeps.
 
     Raises:
         ValueError: the directions belong to different models, layers or steps, or cancel out.
@@ -165,13 +174,25 @@ def combined(directions: Sequence[Direction], coefficients: Sequence[float]) -> 
                 f"directions {first.id} and {other.id} differ in space, layer, model or timesteps"
                 " and cannot be added"
             )
+    learned = any(d.lengths for d in directions)
     total_SCYX = sum(
-        (c * d.vector_SCYX for c, d in zip(coefficients, directions, strict=True)),
+        (c * _scaled(d, learned) for c, d in zip(coefficients, directions, strict=True)),
         torch.zeros_like(first.vector_SCYX),
     )
     if bool((total_SCYX.flatten(1).norm(dim=1) < 1e-6).any()):
         raise ValueError("the weighted sum of the directions is zero")
-    return replace(_derived(first, total_SCYX, directions, "combined"), unit_strength=1.0)
+    lengths = tuple(total_SCYX.flatten(1).norm(dim=1).tolist()) if learned else ()
+    whole = _derived(first, total_SCYX, directions, "combined")
+    return replace(whole, unit_strength=1.0, lengths=lengths)
+
+
+def _scaled(direction: Direction, learned: bool) -> Tensor:
+    """The vector; among learned directions at the lengths of strength 1, which they keep."""
+    if not learned:
+        return direction.vector_SCYX
+    lengths = [direction.length(s) for s in range(len(direction.timesteps))]
+    scale_S = torch.tensor(lengths) * direction.unit_strength
+    return direction.vector_SCYX * scale_S[:, None, None, None]
 
 
 def projected_out(direction: Direction, removed: Sequence[Direction]) -> Direction:

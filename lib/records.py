@@ -19,6 +19,7 @@ from math import nan
 from torch import Tensor
 
 from lib.direction import Direction
+from lib.editors.learned_editor import LearnedEditor
 from lib.files.images import Geometry
 from lib.receipts import Failure
 from lib.sampling.sampler import Latent
@@ -114,6 +115,13 @@ class Discovered:
     """True when the directions were found in this image and must be stored with this shard."""
     evaluations: int = 0
     """Network evaluations that finding them took beside products of the Jacobian."""
+    editors: tuple[Direction | LearnedEditor, ...] = ()
+    """Learned ones, the same for every sample."""
+
+    @property
+    def applicable(self) -> tuple[Direction | LearnedEditor, ...]:
+        """What edits are made of, in the order in which plans count: learned editors first."""
+        return (*self.editors, *self.directions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pipelines.discovery_config import (
 from pipelines.edit_config import Edit
 from pipelines.evaluate_config import Evaluate
 from pipelines.inversion_config import Invert
+from pipelines.learned_config import Learned
 from pipelines.region_model_config import RegionFit
 from pipelines.segment_config import Segment
 from pipelines.study_config import DatasetDiscovery
@@ -70,6 +71,10 @@ class Model(Section):
     h_layer: Literal["before", "middle", "after"] = "after"
     """Where h is read and shifted: input of the mid block, inside its second ResNet, or its
     output.
+    """
+    rectifier: str | None = None
+    """A rectifier trained to reconstruct (`deltah train`): the folder of its training or its file.
+    Every image is decoded, edited and renoised with kernels modulated for it (Hou et al.).
     """
 
 
@@ -150,6 +155,10 @@ class RunConfig(Section):
     segment: Segment
     region_model: RegionFit = RegionFit()
     discover: Discovery = JacobianDiscovery()
+    learned: Learned | None = None
+    """Learned editors that are applied beside what is discovered: `{path: embedded, labels:
+    [smile]}`; with `discover: {method: none}` they alone.
+    """
     edit: Edit = Edit()
     evaluate: Evaluate = Evaluate()
     output: Output
@@ -162,7 +171,7 @@ class RunConfig(Section):
             return values
         edit = values.get("edit")
         found = edit.get("method") if isinstance(edit, dict) else getattr(edit, "method", None)
-        if found == "sdedit" and "discover" not in values:
+        if found == "sdedit" and "discover" not in values and not values.get("learned"):
             values = values | {"discover": NoDiscovery(method="none")}
         if "segment" in values:
             return values

@@ -73,6 +73,11 @@ def _method_fits_the_pipeline(config: RunConfig) -> None:
             "discover.capture: inversion takes h from inverting, and with invert.latents"
             " nothing is inverted; expected exact"
         )
+    if config.learned is not None and config.pipeline != "edit_dataset":
+        raise ValueError(
+            "learned: editors are applied, not found; expected the section with"
+            " `pipeline: edit_dataset`"
+        )
     if isinstance(config.discover, LibraryDiscovery) and config.pipeline != "edit_dataset":
         raise ValueError(
             "discover.method: library applies directions and finds none; expected it with"
@@ -84,11 +89,14 @@ def _method_fits_the_pipeline(config: RunConfig) -> None:
             " `pipeline: edit_dataset` and `edit.method: sdedit`"
         )
     if config.pipeline == "edit_dataset":
-        if isinstance(config.discover, NoDiscovery) and config.edit.method != "sdedit":
+        alone = isinstance(config.discover, NoDiscovery) and config.learned is None
+        if alone and config.edit.method != "sdedit":
             raise ValueError(
-                "discover.method: none leaves nothing to shift along; expected a method, or"
-                " `edit.method: sdedit`"
+                "discover.method: none leaves nothing to shift along; expected a method, learned"
+                " editors, or `edit.method: sdedit`"
             )
+        if config.edit.method == "sdedit" and config.learned is not None:
+            raise ValueError("edit.method: sdedit uses no editors; expected no section learned")
         if config.edit.method == "sdedit" and not isinstance(config.discover, NoDiscovery):
             raise ValueError(
                 f"edit.method: sdedit uses no directions; expected `discover.method: none` with"

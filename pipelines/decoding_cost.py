@@ -4,6 +4,11 @@ of reconstructions. No torch here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from lib.directions.edit_query import Choice
+from lib.directions.library_facts import LibraryFact
+from lib.editors.editor_record import EVALUATIONS, NETWORK_SPACE
 from lib.reference.trials import trials
 from lib.sampling.evaluations import step_evaluations
 from lib.sampling.grid import edited_nodes
@@ -27,6 +32,48 @@ def edit_evaluations(config: RunConfig, nodes: range, work: DiscoveryWork) -> in
         acting = sorted(set(nodes) & set(work.nodes), reverse=True)
     both = 2 if edit.injection == "asymmetric" else 1
     return 1 + both * (calls * len(acting) - 1) + calls * (acting[0] - len(acting))
+
+
+def mean_edit_evaluations(
+    config: RunConfig,
+    timesteps: tuple[int, ...],
+    nodes: range,
+    work: DiscoveryWork,
+    choices: Sequence[Choice],
+) -> float:
+    """Of decoding one edit, mean over all that a plan means: learned editors that change the
+    network see every step of their window beside the frozen one.
+    """
+    editors = dict(enumerate(work.editors))
+    plain = edit_evaluations(config, nodes, work)
+    total = 0
+    for choice in choices:
+        networks = [editors[place] for place, _ in choice if _is_network(editors.get(place))]
+        if not networks:
+            total += plain
+            continue
+        acting = [n for n in nodes if any(_acts(fact, timesteps[n - 1]) for fact in networks)]
+        calls = step_evaluations(config.invert.method)
+        more = calls * sum(
+            EVALUATIONS[fact.type]
+            for n in nodes
+            for fact in networks
+            if _acts(fact, timesteps[n - 1])
+        )
+        if len(networks) == len(choice):
+            total += calls * acting[0] + more
+        else:  # its own encoder pass where it leaves the reconstruction
+            again = len(acting) if config.edit.injection == "symmetric" else 0
+            total += plain + 1 + calls * again + more
+    return total / len(choices) if choices else 0.0
+
+
+def _is_network(fact: LibraryFact | None) -> bool:
+    return fact is not None and fact.space == NETWORK_SPACE
+
+
+def _acts(fact: LibraryFact, t: int) -> bool:
+    return fact.window is None or fact.window[1] <= t <= fact.window[0]
 
 
 def search_evaluations(config: RunConfig, timesteps: tuple[int, ...], work: DiscoveryWork) -> int:

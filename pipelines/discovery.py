@@ -32,6 +32,7 @@ from pipelines.discovery_config import (
 from pipelines.discovery_work import wanted_nodes
 from pipelines.engine import Engine
 from pipelines.jacobian_products import TEXT_ROUNDS
+from pipelines.learned_editors import chosen_editors
 from pipelines.library_fit import refuse_unknown_regions
 from pipelines.reference_config import ReferenceDiscovery
 from pipelines.reference_discovery import build_reference_discoverer
@@ -55,7 +56,7 @@ def build_discoverer(config: RunConfig, engine: Engine) -> tuple[Discoverer, fro
     """
     discover = config.discover
     if isinstance(discover, NoDiscovery):
-        raise ConfigProblem("discover.method: none finds nothing; expected edit.method: sdedit")
+        return LibraryDiscoverer(()), frozenset()
     if isinstance(discover, LibraryDiscovery):
         return _library(config, discover, engine), frozenset()
     nodes = wanted_nodes(engine.grid.timesteps, discover.timesteps, config.edit.window)
@@ -182,6 +183,7 @@ def _library(config: RunConfig, discover: LibraryDiscovery, engine: Engine) -> L
         h_layer=config.model.h_layer,
         h_shape=engine.denoiser.h_shape,
         latent_shape=engine.denoiser.latent_shape,
+        optional=bool(chosen_editors(config)),
     )
     refuse_out_of_reach(directions, engine.grid, config.edit.window, config.edit.reach)
     refuse_unknown_regions([d.region for d in directions], config)

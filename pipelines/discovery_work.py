@@ -20,6 +20,7 @@ from pipelines.discovery_config import (
     TextDiscovery,
 )
 from pipelines.jacobian_products import estimated_products
+from pipelines.learned_editors import chosen_editors
 from pipelines.reference_config import ReferenceDiscovery, ReferenceImage
 from pipelines.reference_files import reference_bytes
 from pipelines.study_config import PcaDiscovery, SupervisedDiscovery
@@ -39,6 +40,8 @@ class DiscoveryWork:
     """Directions that an edit run may apply to it, at most, as far as they are known before."""
     library: tuple[LibraryFact, ...] = ()
     """Directions that are read from a library, to be applied or carried into the image."""
+    editors: tuple[LibraryFact, ...] = ()
+    """Learned editors, which come first among the candidates."""
     products: int = 0
     """Of the Jacobian, forward and reverse together, estimated."""
     kept_rows: int = 0
@@ -50,7 +53,8 @@ class DiscoveryWork:
 
 
 def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWork:
-    """Count the work of `config.discover` on a grid of `timesteps`.
+    """Count the work of `config.discover` on a grid of `timesteps`; the candidates are those of
+    learned editors, then those of directions.
 
     Raises:
         ConfigProblem: a library is not there, the timesteps do not fit the grid, x would have to
@@ -58,6 +62,15 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             where they are found are found outside of it.
         ModelProblem: a classifier or text model is not there.
     """
+    editors = tuple(chosen.fact for chosen in chosen_editors(config))
+    work = _discovery_work(config, timesteps, with_editors=bool(editors))
+    candidates = (*(fact.candidate for fact in editors), *work.candidates)
+    return replace(work, candidates=candidates, editors=editors)
+
+
+def _discovery_work(
+    config: RunConfig, timesteps: tuple[int, ...], *, with_editors: bool
+) -> DiscoveryWork:
     discover, regions = config.discover, len(config.segment.regions)
     if isinstance(discover, NoDiscovery):
         return DiscoveryWork(())
@@ -68,6 +81,7 @@ def discovery_work(config: RunConfig, timesteps: tuple[int, ...]) -> DiscoveryWo
             regions=discover.regions or (*config.segment.regions, WHOLE),
             max_rank=discover.max_rank,
             max_directions=discover.max_directions,
+            optional=with_editors,
         )
         return DiscoveryWork((), candidates=tuple(f.candidate for f in facts), library=facts)
     nodes = wanted_nodes(timesteps, discover.timesteps, config.edit.window)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib.directions.library_files import library_files
+from lib.editors.editor_record import RECTIFIER
+from lib.editors.library_editors import editor_sha256
 from lib.files import schemas, storage
 from lib.fingerprint import fingerprint
 from lib.models.checkpoint import weights_sha256
@@ -19,6 +21,7 @@ from pipelines.automatic_regions import name_by_clusters
 from pipelines.config import RunConfig
 from pipelines.discovery_config import LibraryDiscovery, PullbackDiscovery, TextDiscovery
 from pipelines.evaluation_models import fields_by_content
+from pipelines.learned_editors import chosen_editors, editors_sha256
 from pipelines.mask_models import name_by_content
 from pipelines.model_source import open_model
 from pipelines.reference_config import ReferenceDiscovery, ReferenceImage
@@ -48,6 +51,7 @@ def fingerprint_fields(config: RunConfig) -> dict[str, Any]:
         },
     )
     fields["schema_version"] = schemas.SCHEMA_VERSION
+    _name_editors(fields, config)
     fields["model"]["weights_sha256"] = weights_sha256(open_model(config.model))
     if latents_dtype(config) == "float16":
         fields["latents"] = "float16"
@@ -130,7 +134,10 @@ def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
     discover = config.discover
     if isinstance(discover, LibraryDiscovery):
         del fields["path"]
-        fields["library_sha256"] = _library_sha256(discover.path, "discover.path")
+        optional = bool(chosen_editors(config))
+        fields["library_sha256"] = _library_sha256(
+            discover.path, "discover.path", optional=optional
+        )
     if isinstance(discover, PullbackDiscovery) and discover.transport is not None:
         del fields["transport"]
         fields["transport_sha256"] = _library_sha256(discover.transport, "discover.transport")
@@ -145,9 +152,25 @@ def _name_by_content(fields: dict[str, Any], config: RunConfig) -> None:
         fields["classifier_sha256"] = classifier_sha256(discover.classifier)
 
 
-def _library_sha256(path: str, option: str) -> str:
+def _name_editors(fields: dict[str, Any], config: RunConfig) -> None:
+    """Learned editors by content; absent where there are none."""
+    del fields["learned"], fields["model"]["rectifier"]
+    if config.pipeline != "edit_dataset":
+        return
+    chosen = chosen_editors(config)
+    if chosen:
+        fields["learned"] = [
+            {"id": editor.record.id, "label": editor.record.label, "sha256": sha256}
+            for editor, sha256 in zip(chosen, editors_sha256(chosen), strict=True)
+        ]
+    if config.model.rectifier is not None:
+        option = "model.rectifier"
+        fields["rectifier"] = editor_sha256(config.model.rectifier, RECTIFIER, option)
+
+
+def _library_sha256(path: str, option: str, *, optional: bool = False) -> str:
     """Of all files in the order they are read: that order decides which directions are taken."""
     digest = hashlib.sha256()
-    for url in library_files(path, option):
+    for url in library_files(path, option, optional=optional):
         digest.update(hashlib.sha256(storage.read_bytes(url)).digest())
     return digest.hexdigest()

@@ -12,10 +12,15 @@ from lib.sampling.evaluations import inversion_evaluations, step_evaluations
 from lib.sampling.grid import edited_nodes, grid_timesteps, nearest_node, renoised_nodes
 from pipelines.automatic_regions import automatic_evaluations
 from pipelines.config import RunConfig
-from pipelines.decoding_cost import edit_evaluations, reconstruction_evaluations, search_evaluations
+from pipelines.decoding_cost import (
+    mean_edit_evaluations,
+    reconstruction_evaluations,
+    search_evaluations,
+)
 from pipelines.discovery_work import DiscoveryWork, discovery_work
 from pipelines.input_sizes import input_sizes
 from pipelines.inputs import ShardInput
+from pipelines.learned_editors import check_rectifier
 from pipelines.library_fit import refuse_unfit
 from pipelines.mask_models import check_networks, networks
 from pipelines.model_source import conditioning_of, open_model
@@ -26,7 +31,7 @@ from pipelines.output_sizes import (
     statistics_bytes,
 )
 from pipelines.plan_counts import Plan
-from pipelines.planned_edits import planned_choices
+from pipelines.planned_edits import planned_choices, refuse_no_sums
 from pipelines.stored_runs import further_nodes, latent_bytes, latent_needs
 from pipelines.study_config import DatasetDiscovery
 
@@ -56,15 +61,19 @@ def counted_plan(config: RunConfig, shards: int, images: int) -> Plan:
     if config.pipeline == "store_latents":
         return _plan_latents(config, checkpoint, timesteps, shards, images)
     work = discovery_work(config, timesteps)
-    refuse_unfit(config, checkpoint, work.library)
+    refuse_unfit(config, checkpoint, work.library, work.editors)
+    rectifier_evaluations = check_rectifier(config, checkpoint)
     if config.pipeline == "direction_library":
         return _plan_library(config, checkpoint, timesteps, work, shards, images)
     if config.edit.method == "sdedit":
         return _plan_sdedit(config, checkpoint, timesteps, shards, images)
     nodes = edited_nodes(timesteps, config.edit.window)
-    choices = len(planned_choices(config, work.candidates))
+    chosen = planned_choices(config, work.candidates)
+    refuse_no_sums(chosen, work)
+    choices = len(chosen)
     edits = min(choices, config.edit.plan.sample or choices)
     calls = step_evaluations(config.invert.method)
+    each = mean_edit_evaluations(config, timesteps, nodes, work, chosen)
     return Plan(
         shards=shards,
         images=images,
@@ -73,7 +82,7 @@ def counted_plan(config: RunConfig, shards: int, images: int) -> Plan:
         directions=work.found,
         inversion=_inversion(config, timesteps),
         reading=automatic_evaluations(config),
-        decoding=passes * (calls * nodes[0] + edit_evaluations(config, nodes, work) * edits)
+        decoding=passes * rectifier_evaluations * round(calls * nodes[0] + each * edits)
         + search_evaluations(config, timesteps, work),
         jacobian_products=work.products,
         timesteps=(timesteps[nodes[0] - 1], timesteps[nodes[-1] - 1]),
@@ -111,7 +120,10 @@ def _plan_sdedit(
         images=images,
         edits=edits,
         sampled_from=edits,
-        decoding=conditioning_of(config.model).passes * sum(nodes) * config.edit.sdedit.seeds,
+        decoding=conditioning_of(config.model).passes
+        * check_rectifier(config, checkpoint)
+        * sum(nodes)
+        * config.edit.sdedit.seeds,
         timesteps=(timesteps[max(nodes) - 1], timesteps[0]),
         output=expected_output(
             shards, images, rows=edits, edits=edits * edit_bytes(config, checkpoint)

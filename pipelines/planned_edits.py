@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lib.directions.edit_query import Candidate, Choice, Entry, Selection, enumerated
+from lib.editors.editor_record import NETWORK_SPACE, RECTIFIER
 from lib.problems import ConfigProblem
 from pipelines.config import RunConfig
-from pipelines.discovery_config import LibraryDiscovery
+from pipelines.discovery_config import LibraryDiscovery, NoDiscovery
+from pipelines.discovery_work import DiscoveryWork
 from pipelines.edit_plan_config import Combination, plan_entries
 
 MOST_EDITS = 100_000
@@ -25,7 +27,7 @@ def planned_choices(config: RunConfig, candidates: Sequence[Candidate]) -> list[
             the library, or the edits are too many.
     """
     entries = plan_entries(config.edit.plan, config.edit.strengths)
-    known = isinstance(config.discover, LibraryDiscovery)
+    known = isinstance(config.discover, LibraryDiscovery | NoDiscovery)
     for place, selection in _selections(config, entries):
         _refuse_never(place, selection, candidates, known=known)
     for number, entry in enumerate(entries):
@@ -43,6 +45,25 @@ def planned_choices(config: RunConfig, candidates: Sequence[Candidate]) -> list[
                 " direction with itself; expected different regions, or same_region: true"
             )
     return enumerated(entries, candidates)
+
+
+def refuse_no_sums(choices: Iterable[Choice], work: DiscoveryWork) -> None:
+    """Refuse edits that add what has no sum: a rectifier answers for the whole network as it is, so
+    nothing else may change the network beside it.
+
+    Raises:
+        ConfigProblem: there is such an edit.
+    """
+    for choice in choices:
+        facts = [work.editors[place] for place, _ in choice if place < len(work.editors)]
+        networks = [fact for fact in facts if fact.space == NETWORK_SPACE]
+        if len(networks) > 1 and any(fact.type == RECTIFIER for fact in networks):
+            names = " and ".join(f"{f.candidate.label} ({f.type})" for f in networks)
+            raise ConfigProblem(
+                f"edit.plan: {names} cannot be combined: a rectifier is trained to correct the"
+                " frozen network, and beside another change of the network its correction has no"
+                " meaning; combine it with directions or functions of h"
+            )
 
 
 def _selections(config: RunConfig, entries: Sequence[Entry]) -> list[tuple[str, Selection]]:

@@ -14,6 +14,7 @@ from pipelines.config import RunConfig
 from pipelines.engine import Engine
 from pipelines.evaluation_stage import build_evaluator, new_filter
 from pipelines.inversions import NoInversions
+from pipelines.learned_loading import load_rectification
 from pipelines.shard_flow import Counted, Products
 from pipelines.writing import ShardWriter
 from tasks.evaluate import Evaluator
@@ -83,6 +84,7 @@ def build_sdedit(config: RunConfig, engine: Engine, backlog: Backlog) -> SdeditD
         nodes=renoised_nodes(engine.grid.timesteps, options.timesteps),
         noises=options.seeds,
         batch_size=config.edit.batch_size,
+        rectify=load_rectification(config, engine),
     )
     evaluate = build_evaluator(config, engine)
     return SdeditDataset(config, engine.denoiser.image_size, edit, evaluate, backlog)

@@ -15,13 +15,15 @@ from pipelines.edit_plan_config import plan_entries
 from pipelines.engine import Engine
 from pipelines.evaluation_stage import build_evaluator
 from pipelines.inversions import Inversions, LatentStore
+from pipelines.learned_loading import load_editors, load_rectification
 from pipelines.mask_providers import build_segmenter
-from pipelines.planned_edits import planned_choices
+from pipelines.planned_edits import planned_choices, refuse_no_sums
 from pipelines.samplers import build_sampler
 from pipelines.stored_runs import further_nodes
 from tasks.edit import Editor
 from tasks.evaluate import Evaluator
 from tasks.invert import Inverter
+from tasks.learned import EditorProvider
 from tasks.reconstruct import Reconstructor
 from tasks.segment import Segmenter
 
@@ -33,7 +35,7 @@ class Stages:
     image_size: int
     invert: Inversions
     segment: Segmenter
-    discover: Discoverer
+    discover: Discoverer | EditorProvider
     edit: Editor
     evaluate: Evaluator
 
@@ -46,14 +48,16 @@ def build_stages(config: RunConfig, engine: Engine) -> Stages:
         ConfigProblem: the config asks for what this model or library cannot do.
     """
     work = discovery_work(config, engine.grid.timesteps)
-    planned_choices(config, work.candidates)  # refuses what the plan would refuse
+    # Refuse what the plan would refuse.
+    refuse_no_sums(planned_choices(config, work.candidates), work)
     nodes = edited_nodes(engine.grid.timesteps, config.edit.window)
     discover, kept = build_discoverer(config, engine)
+    editors = load_editors(config, engine)
     return Stages(
         image_size=engine.denoiser.image_size,
         invert=build_inversions(config, engine, last=nodes[0], keep=kept),
         segment=build_segmenter(config, engine),
-        discover=discover,
+        discover=EditorProvider(editors, discover) if editors else discover,
         edit=build_editor(config, engine),
         evaluate=build_evaluator(config, engine),
     )
@@ -76,6 +80,7 @@ def build_editor(config: RunConfig, engine: Engine) -> Editor:
         reach=edit.reach,
         x_edit=guided if edit.x_edit == "guidance" else Along(),
         guard=None if guard is None else RegionGuard(guard.dilation, guard.feather),
+        rectify=load_rectification(config, engine),
     )
 
 
@@ -138,4 +143,5 @@ def _reconstructor(config: RunConfig, engine: Engine, last: int) -> Reconstructo
         sampler=build_sampler(config),
         last=last,
         batch_size=config.invert.batch_size,
+        rectify=load_rectification(config, engine),
     )

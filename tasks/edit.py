@@ -17,14 +17,17 @@ from lib.editing.edit_plan import EditPlan
 from lib.editing.edit_shifts import EditShifts
 from lib.editing.region_guard import RegionGuard
 from lib.editing.x_guidance import Along, XEdit
+from lib.editors.editor_record import NETWORK_SPACE
 from lib.pixels import decoded_images
-from lib.records import Discovered, Edit, Edited, Failure, Region
+from lib.records import Discovered, Edit, Edited, Failure, Region, Sample
 from lib.regions import make_region, united
 from lib.sampling.grid import Grid
 from lib.sampling.sampler import Latent, Sampler
 from lib.shift import Shift
 
 _ALONG = Along()
+Rectify = Callable[[Sample], Denoiser]
+"""The denoiser with which an image is decoded."""
 
 
 class Editor:
@@ -47,12 +50,15 @@ class Editor:
         reach: str = "window",
         x_edit: XEdit = _ALONG,
         guard: RegionGuard | None = None,
+        rectify: Rectify | None = None,
     ) -> None:
         self._denoiser = denoiser
         self._grid = grid
         self._plan = plan
         self._batch_size = batch_size
         self._guard = guard
+        self._rectify = rectify
+        """The network of one image, in the place of the frozen one."""
         shifts = EditShifts(
             grid, window, injection, reach, h_norms, denoiser.h_shape, denoiser.latent_shape
         )
@@ -69,7 +75,7 @@ class Editor:
             sample = discovered.segmented.inverted.sample
             shifts = self._plan(discovered)
             if not shifts:
-                found = [f"{d.region} {d.rank}" for d in discovered.directions]
+                found = [f"{d.region} {d.rank}" for d in discovered.applicable]
                 has = f"its directions are {', '.join(found)}" if found else "it has no direction"
                 message = f"the plan has no edit for this image; {has}"
                 where = (sample.shard, sample.index, sample.key)
@@ -77,14 +83,18 @@ class Editor:
                 continue
             latent = discovered.segmented.inverted.latent
             regions = edit_regions(discovered, shifts)
-            decoded = self.decoder(latent, shifts, self._kept(regions))
+            x0_LYX = self._clean(sample, shifts)
+            denoiser = self._rectify(sample) if self._rectify is not None else self._denoiser
+            decoded = self.decoder(
+                latent, shifts, self._kept(regions), denoiser=denoiser, x0_LYX=x0_LYX
+            )
             if not bool(torch.isfinite(decoded.x_BLYX).all()):
                 message = "the network gave NaN or infinity while this image was edited"
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
             images_BCHW = decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
-            spent = decoded.evaluations * self._denoiser.passes + discovered.evaluations
+            spent = decoded.evaluations * denoiser.passes + discovered.evaluations
             made = zip(regions, shifts, images_BCHW[1:], strict=True)
             yield Edited(discovered, images_BCHW[0], spent, tuple(Edit(*edit) for edit in made))
 
@@ -105,6 +115,13 @@ class Editor:
         if not bool(torch.isfinite(decoded.x_BLYX).all()):
             return None
         return decoded_images(self._denoiser, decoded.x_BLYX, self._batch_size)
+
+    @torch.no_grad()
+    def _clean(self, sample: Sample, shifts: Sequence[Shift]) -> Tensor | None:
+        """The image's own latent, where an edit asks for it."""
+        if all(term.direction.space != NETWORK_SPACE for s in shifts for term in s.terms):
+            return None
+        return self._denoiser.latent(sample.image_CHW[None])[0]
 
     def _kept(self, regions: Sequence[Region]) -> list[Tensor]:
         """Of every edit the mask of the guard, if there is one."""

@@ -41,11 +41,14 @@ class Renoiser:
         nodes: Sequence[int],
         noises: int,
         batch_size: int,
+        rectify: Callable[[Sample], Denoiser] | None = None,
     ) -> None:
         self._denoiser = denoiser
         self._grid = grid
         self._jobs = [(node, noise) for node in nodes for noise in range(noises)]
         self._batch_size = batch_size
+        self._rectify = rectify
+        """The network of one image, in the place of the frozen one."""
         self._lowest = grid.timestep(1)
 
     @property
@@ -62,18 +65,19 @@ class Renoiser:
         one.
         """
         for sample in items:
-            x_BLYX, evaluations = self._edited(sample)
+            denoiser = self._denoiser if self._rectify is None else self._rectify(sample)
+            x_BLYX, evaluations = self._edited(denoiser, sample)
             if not bool(torch.isfinite(x_BLYX).all()):
                 message = "the network gave NaN or infinity while this image was denoised"
                 where = (sample.shard, sample.index, sample.key)
                 reject(Failure(*where, "edit", "not_finite", message))
                 continue
-            passes = evaluations * self._denoiser.passes
+            passes = evaluations * denoiser.passes
             images_BCHW = decoded_images(self._denoiser, x_BLYX, self._batch_size)
             yield self._record(sample, images_BCHW, passes)
 
     @torch.no_grad()
-    def _edited(self, sample: Sample) -> tuple[Tensor, int]:
+    def _edited(self, denoiser: Denoiser, sample: Sample) -> tuple[Tensor, int]:
         """The clean latents, the image's own first; and the network evaluations spent."""
         x0_LYX = self._denoiser.latent(sample.image_CHW[None])[0]
         # From the noisiest on, so that few batches hold rows that wait for others.
@@ -82,13 +86,14 @@ class Renoiser:
         evaluations = 0
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            x_BLYX, spent = self._walk(x0_LYX, sample.seed, [self._jobs[job] for job in batch])
+            jobs = [self._jobs[job] for job in batch]
+            x_BLYX, spent = self._walk(denoiser, x0_LYX, sample.seed, jobs)
             done |= dict(zip(batch, x_BLYX, strict=True))
             evaluations += spent
         return torch.stack([x0_LYX, *(done[job] for job in range(len(order)))]), evaluations
 
     def _walk(
-        self, x0_LYX: Tensor, seed: int, jobs: Sequence[tuple[int, int]]
+        self, denoiser: Denoiser, x0_LYX: Tensor, seed: int, jobs: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, int]:
         """Jobs with descending nodes, each from its own node to the clean latent."""
         x_BLYX, evaluations = x0_LYX[None][:0], 0
@@ -96,7 +101,7 @@ class Renoiser:
             joining = [noise for start, noise in jobs if start == node]
             fresh = [self._noised(x0_LYX, seed, node, noise) for noise in joining]
             x_BLYX = torch.cat([x_BLYX, *fresh])
-            eps_BLYX = self._denoiser.predict(x_BLYX, self._grid.timestep(node))
+            eps_BLYX = denoiser.predict(x_BLYX, self._grid.timestep(node))
             evaluations += len(x_BLYX)
             x_BLYX = transfer(
                 x_BLYX, eps_BLYX, self._grid.alphas[node], self._grid.alphas[node - 1]

@@ -5,6 +5,7 @@ would be.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -19,14 +20,21 @@ _SIZE = 64
 
 
 def write_shards(
-    folder: str, *, shards: int, faces_per_shard: int, seed: int, name: str = "faces"
+    folder: str,
+    *,
+    shards: int,
+    faces_per_shard: int,
+    seed: int,
+    name: str = "faces",
+    raised: Sequence[str] = (),
 ) -> list[str]:
     """Write `<name>-00000.tar`, ... into `folder`; shards that are there already are kept. Returns
     the URLs.
 
     A sample is `<key>.png`, one `<key>.<region>.png` a region (grey coverage of the largest area
-    the part can occupy), and `<key>.json` with the 16 factors. The same arguments write the same
-    bytes.
+    the part can occupy), and `<key>.json` with the 16 factors. For each factor of `raised` there
+    is `<key>.<factor>_up.png` too, the same face with the factor higher by 1, also where that is
+    beyond the range of the faces. The same arguments write the same bytes.
     """
     urls = []
     for number in range(shards):
@@ -34,13 +42,16 @@ def write_shards(
         factors_BF = sample_factors(faces_per_shard, seed + number)
         if not storage.exists(url):
             with suppress(FileExistsError):  # another writer, of the same bytes
-                storage.create(url, write_tar(_members(factors_BF, number)))
+                storage.create(url, write_tar(_members(factors_BF, number, raised)))
         urls.append(url)
     return urls
 
 
-def _members(factors_BF: torch.Tensor, number: int) -> list[tuple[str, bytes]]:
-    pixels_BHWC = _bytes(render(factors_BF, _SIZE).image_BCHW / 2 + 0.5).permute(0, 2, 3, 1)
+def _members(
+    factors_BF: torch.Tensor, number: int, raised: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    higher = {f"{name}_up": _pixels(_raised(factors_BF, name)) for name in raised}
+    pixels_BHWC = _pixels(factors_BF)
     zones = {name: _bytes(z_BHW) for name, z_BHW in masks(factors_BF, _SIZE).zones.items()}
     members = []
     for row, factors_F in enumerate(factors_BF):
@@ -51,8 +62,23 @@ def _members(factors_BF: torch.Tensor, number: int) -> list[tuple[str, bytes]]:
             (f"{key}.{name}.png", encode(_grey(zone_BHW[row]), "png", 100))
             for name, zone_BHW in sorted(zones.items())
         ]
+        members += [
+            (f"{key}.{name}.png", encode(up_BHWC[row].contiguous().numpy(), "png", 100))
+            for name, up_BHWC in sorted(higher.items())
+        ]
         members.append((f"{key}.json", (json.dumps(values, sort_keys=True) + "\n").encode()))
     return members
+
+
+def _pixels(factors_BF: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, C) uint8."""
+    return _bytes(render(factors_BF, _SIZE).image_BCHW / 2 + 0.5).permute(0, 2, 3, 1)
+
+
+def _raised(factors_BF: torch.Tensor, name: str) -> torch.Tensor:
+    higher_BF = factors_BF.clone()
+    higher_BF[:, FACTORS.index(name)] += 1
+    return higher_BF
 
 
 def _bytes(unit: torch.Tensor) -> torch.Tensor:

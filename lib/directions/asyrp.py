@@ -20,17 +20,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, group_norm, linear, silu
 
+from lib.editors.delta_block import DDPM_PARTS, GROUPS, IMPROVED_PARTS, delta_h
 from lib.files import storage
 from lib.files.tensor_files import read_pickled
 from lib.models.time_embedding import TimeEmbedding
 from lib.problems import ConfigProblem
 
-_GROUPS = 32
 _BESIDE = ("optimizer", "scheduler")
-_DDPM = ("conv1", "temb_proj", "norm2", "conv2")
-_IMPROVED = ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +59,9 @@ class DirectionFunction:
         if h_BCYX.ndim != 4 or h_BCYX.shape[1] != self.channels:
             expected, got = self.channels, tuple(h_BCYX.shape)
             raise ValueError(f"{self.source}: expected h (B, {expected}, Y, X), got {got}")
-        w = {name: value.to(h_BCYX) for name, value in self.weights.items()}
-        temb_1E = self.time.at(t).to(h_BCYX)
-        if "conv1.weight" in w:
-            a_BCYX = conv2d(h_BCYX, w["conv1.weight"], w["conv1.bias"])
-            first, norm, last, eps = "temb_proj", "norm2", "conv2", 1e-6
-        else:
-            normal_BCYX = group_norm(
-                h_BCYX, _GROUPS, w["in_layers.0.weight"], w["in_layers.0.bias"]
-            )
-            a_BCYX = conv2d(silu(normal_BCYX), w["in_layers.2.weight"], w["in_layers.2.bias"])
-            first, norm, last, eps = "emb_layers.1", "out_layers.0", "out_layers.3", 1e-5
-        if not self.ignores_time:
-            time_1C = linear(silu(temb_1E), w[f"{first}.weight"], w[f"{first}.bias"])
-            a_BCYX = a_BCYX + time_1C[:, :, None, None]
-        b_BCYX = group_norm(a_BCYX, _GROUPS, w[f"{norm}.weight"], w[f"{norm}.bias"], eps)
-        return conv2d(silu(b_BCYX), w[f"{last}.weight"], w[f"{last}.bias"])
+        weights = {name: value.to(h_BCYX) for name, value in self.weights.items()}
+        temb_1E = None if self.ignores_time else self.time.at(t).to(h_BCYX)
+        return delta_h(weights, h_BCYX, temb_1E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +115,8 @@ def _weights(state: Mapping[Any, Any], time: TimeEmbedding, where: str) -> Mappi
         odd = sorted(set(map(str, state)) ^ names)
         raise ConfigProblem(f"{where}: expected the weights of Asyrp's DeltaBlock; odd: {odd[:6]}")
     channels = len(state[f"{_parts(state)[-1]}.bias"])
-    if channels % _GROUPS:
-        raise ConfigProblem(f"{where}: expected a multiple of {_GROUPS} channels, got {channels}")
+    if channels % GROUPS:
+        raise ConfigProblem(f"{where}: expected a multiple of {GROUPS} channels, got {channels}")
     for name in sorted(names):
         value, expected = state[name], _shape(name, channels, time.width)
         if tuple(value.shape) != expected:
@@ -148,7 +132,7 @@ def _weights(state: Mapping[Any, Any], time: TimeEmbedding, where: str) -> Mappi
 
 
 def _parts(state: Mapping[Any, Any]) -> tuple[str, ...]:
-    return _DDPM if "conv1.weight" in state else _IMPROVED
+    return DDPM_PARTS if "conv1.weight" in state else IMPROVED_PARTS
 
 
 def _shape(name: str, channels: int, width: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from lib.editors.editor_record import NETWORK_SPACE
 from lib.problems import ConfigProblem
 from lib.sampling.grid import Grid, edited_nodes
 from lib.sampling.step_weights import single_weight, window_weights
@@ -28,7 +29,7 @@ class Placed(Protocol):
 
     @property
     def space(self) -> str:
-        """h or x."""
+        """h or x; `network` of an editor that changes the network itself."""
         ...
 
     @property
@@ -60,9 +61,15 @@ def refuse_out_of_reach(
                 f" {max(direction.timesteps)}, and decoding begins at {grid.timestep(top)};"
                 " expected a window whose highest timestep is not below it"
             )
-        if direction.space != "h" or parts_of_h(direction, grid, window, "asymmetric", reach):
+        if direction.space == NETWORK_SPACE:
+            inside = any(reaches(direction, window, t) for t in grid.timesteps)
+        else:
+            parts = parts_of_h(direction, grid, window, "asymmetric", reach)
+            inside = direction.space != "h" or bool(parts)
+        if inside:
             continue
-        if reach == "found" and parts_of_h(direction, grid, window, "asymmetric", "window"):
+        wide = parts_of_h(direction, grid, window, "asymmetric", "window")
+        if reach == "found" and wide:
             raise ConfigProblem(
                 f"edit.reach: direction {direction.id} was found at timesteps"
                 f" {list(direction.timesteps)} and is to be applied nowhere else; expected a window"
@@ -73,6 +80,12 @@ def refuse_out_of_reach(
             f" {list(direction.window or window)}; expected a window that shares a grid timestep"
             f" with it, got {list(window)}"
         )
+
+
+def reaches(direction: Placed, window: tuple[int, int], t: int) -> bool:
+    """Whether timestep `t` lies in the window of a run and in the direction's own."""
+    high, low = direction.window or window
+    return max(low, window[1]) <= t <= min(high, window[0])
 
 
 def nodes_of_x(direction: Placed, grid: Grid) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import torch
 
 from lib.direction import Direction, Scores
 from lib.directions.library_facts import library_facts, refuse_foreign
+from lib.editors.editor_record import DIRECTION
 from lib.files import schemas, storage
 
 _PLAIN = (
@@ -47,6 +48,8 @@ def to_table(directions: Sequence[Direction], dtype: str) -> pa.Table:
         columns[name] = pa.array(values, schema.field(name).type)
     columns["scored_images"] = pa.array([s and s.images for s in scores], pa.int32())
     columns["parents"] = pa.array([d.parents for d in directions], pa.list_(pa.string()))
+    columns["lengths"] = pa.array([d.lengths for d in directions], pa.list_(pa.float32()))
+    columns["type"] = pa.array([DIRECTION] * len(directions))
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
@@ -61,6 +64,7 @@ def from_table(table: pa.Table) -> Iterator[Direction]:
             parameters=json.loads(row["parameters"]),
             timesteps=tuple(row["timesteps"]),
             parents=tuple(row["parents"]),
+            lengths=tuple(row["lengths"]),
             window=None if row["window"] is None else (row["window"][0], row["window"][1]),
             scores=_scores(row),
             **{name: row[name] for name in _PLAIN},
@@ -85,13 +89,14 @@ def read_library(
     h_shape: tuple[int, int, int],
     latent_shape: tuple[int, int, int],
     option: str = "discover.path",
+    optional: bool = False,
 ) -> tuple[Direction, ...]:
     """The matching directions of a library, in file order, the same content once.
 
     `h_shape` is (C, Y, X) of h and `latent_shape` of x_t, which directions of x must have.
 
     With `ids`, exactly those; else those of `regions` up to `max_rank` and `max_directions`.
-    `option` is what errors call the library.
+    `option` is what errors call the library; `optional` as in `library_facts`.
 
     Raises:
         ConfigProblem: none matches, an id is missing, or they belong to another model, layer or h
@@ -99,6 +104,7 @@ def read_library(
     """
     facts = library_facts(
         path,
+        optional=optional,
         ids=ids,
         regions=regions,
         max_rank=max_rank,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from lib.directions.edit_query import Candidate
 from lib.directions.library_files import library_files
+from lib.editors.editor_record import NETWORK_SPACE
 from lib.files import storage
 from lib.problems import ConfigProblem
 
@@ -38,6 +39,8 @@ class LibraryFact:
     """(C, Y, X) of one step of its vector."""
     timesteps: tuple[int, ...]
     window: tuple[int, int] | None
+    type: str = "direction"
+    """Of a learned editor another (`lib.editors.editor_record`)."""
 
 
 def library_facts(
@@ -48,23 +51,25 @@ def library_facts(
     max_rank: int,
     max_directions: int,
     option: str = "discover.path",
+    optional: bool = False,
 ) -> tuple[LibraryFact, ...]:
     """The matching directions of a library, in file order, the same content once.
 
     With `ids`, exactly those; else those of `regions` up to `max_rank` and `max_directions`.
-    `option` is what errors call the library.
+    `option` is what errors call the library. `optional`: it may have none, because it has learned
+    editors.
 
     Raises:
         ConfigProblem: none matches, an id is missing, or a file holds no directions.
     """
     found: dict[str, LibraryFact] = {}
-    for url in library_files(path, option):
+    for url in library_files(path, option, optional=optional):
         for fact in _facts(url, option):
             row = fact.candidate
             if fact.id in ids or (not ids and row.region in regions and row.rank < max_rank):
                 found.setdefault(fact.id, fact)
     missing = sorted(set(ids) - set(found))
-    if missing or not found:
+    if (missing or not found) and not optional:
         wanted = f"ids {missing}" if missing else f"regions {list(regions)}, max_rank {max_rank}"
         raise ConfigProblem(f"{option}: the library {storage.redact(path)} has no {wanted}")
     return tuple(found.values())[: None if ids else max_directions]
@@ -87,6 +92,13 @@ def refuse_foreign(
     """
     for fact in facts:
         space = fact.space
+        if space == NETWORK_SPACE:
+            if fact.model != model:
+                raise ConfigProblem(
+                    f"{option}: {fact.type} {fact.id} is of model {fact.model[:12]}, and this run"
+                    f" has model {model[:12]}"
+                )
+            continue
         expected = latent_shape if space == "x" else h_shape
         layer = h_layer if space == "x" else fact.h_layer
         if (fact.model, layer, fact.shape) != (model, h_layer, expected):

@@ -6,12 +6,13 @@ from lib.files import storage
 from lib.problems import ConfigProblem
 
 
-def library_files(path: str, option: str = "discover.path") -> list[str]:
+def library_files(path: str, option: str = "discover.path", *, optional: bool = False) -> list[str]:
     """URLs of the Parquet files of a library, in the order in which they are read.
 
     `path` is a directions file; a library folder (its `directions.parquet`, beside a
     `library.json`); a run folder (`directions/*.parquet`, then `merged/*.parquet`); or any other
-    folder of directions files. `option` is what an error calls it.
+    folder of directions files. `option` is what an error calls it. `optional`: there may be none,
+    because the folder has learned editors.
 
     Raises:
         ConfigProblem: there is none.
@@ -27,7 +28,7 @@ def library_files(path: str, option: str = "discover.path") -> list[str]:
             files = [storage.join(path, name) for name in names if name == "directions.parquet"]
         else:
             files = _tables(path)
-    if not files:
+    if not files and not optional:
         raise ConfigProblem(
             f"{option}: expected a directions Parquet file, a folder of them, a run folder or a"
             f" library folder, found none at {storage.redact(path)}"

@@ -35,6 +35,14 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the edits of one image are decoded with."""
+
+    denoiser: Denoiser
+    x0_LYX: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Lead:
     """The reconstruction's way down, for the edits that leave it later."""
 
@@ -64,17 +72,26 @@ class EditDecoder:
 
     @torch.no_grad()
     def __call__(
-        self, latent: Latent, edits: Sequence[Shift], kept_EYX: Sequence[Tensor] = ()
+        self,
+        latent: Latent,
+        edits: Sequence[Shift],
+        kept_EYX: Sequence[Tensor] = (),
+        *,
+        denoiser: Denoiser | None = None,
+        x0_LYX: Tensor | None = None,
     ) -> Decoded:
         """The latents at node 0 of the reconstruction and of every edit.
 
         `latent` belongs to the highest node of the window. `kept_EYX`, one an edit or none at all:
         where the edit is kept, the reconstruction taken elsewhere (`lib.editing.region_guard`).
+        `denoiser` stands in for the decoder's own, for this image; `x0_LYX`, its clean latent, is
+        for editors that change the network.
         """
         starts = range(0, max(len(edits), 1), self._batch_size)
         batches = [range(len(edits))[i : i + self._batch_size] for i in starts]
         later = [edits[e] for batch in batches[1:] for e in batch]
         joined_later = {self._shifts.first_node(edit) for edit in later}
+        seen = _Seen(denoiser or self._denoiser, x0_LYX)
         lead, spent, finals = _Lead(), 0, []
         for number, batch in enumerate(batches):
             first = number == 0
@@ -83,6 +100,7 @@ class EditDecoder:
                 [edits[e] for e in batch],
                 [kept_EYX[e] for e in batch] if kept_EYX else [],
                 lead,
+                seen,
                 first=first,
                 shared=joined_later if first else (),
             )
@@ -96,6 +114,7 @@ class EditDecoder:
         edits: Sequence[Shift],
         kept_EYX: Sequence[Tensor],
         lead: _Lead,
+        seen: _Seen,
         *,
         first: bool,
         shared: Collection[int],
@@ -111,9 +130,9 @@ class EditDecoder:
             lead.states[top] = states_SBLYX
         for node in range(top, 0, -1):
             joining = [i for i, join in enumerate(joins) if join == node]
-            # Those that move x differ from the reconstruction before the network sees them.
-            joining.sort(key=lambda i: not self._shifts.moves(edits[i], node))
-            fresh = sum(not self._shifts.moves(edits[i], node) for i in joining)
+            # Of those that stand alone, the network's reconstruction pass says nothing.
+            joining.sort(key=lambda i: not self._shifts.stands_alone(edits[i], node))
+            fresh = sum(not self._shifts.stands_alone(edits[i], node) for i in joining)
             states_SBLYX = torch.cat(
                 [states_SBLYX, lead.states[node].expand(-1, len(joining), -1, -1, -1)], dim=1
             )
@@ -121,15 +140,16 @@ class EditDecoder:
             if not present:
                 continue
             rows: list[Row] = [None if i is None else edits[i] for i in present]
-            states_SBLYX, asked = self._moved(states_SBLYX, rows, node, alike=len(joining))
+            states_SBLYX, asked = self._moved(states_SBLYX, rows, node, seen, alike=len(joining))
             steering = Steering(
-                self._denoiser,
+                seen.denoiser,
                 self._shifts,
                 node,
                 rows,
                 fresh=fresh,
                 lead=lead.points.get(node),
                 keeps_lead=node in shared,
+                x0_LYX=seen.x0_LYX,
             )
             grid, noise_LYX = self._shifts.grid, latent.noises.get(node)
             states_SBLYX = self._sampler.step(steering, grid, node, states_SBLYX, noise_LYX)
@@ -151,7 +171,7 @@ class EditDecoder:
         return states_SBLYX[0, [order[i] for i in wanted]].float(), spent
 
     def _moved(
-        self, states_SBLYX: Tensor, rows: Sequence[Row], node: int, *, alike: int
+        self, states_SBLYX: Tensor, rows: Sequence[Row], node: int, seen: _Seen, *, alike: int
     ) -> tuple[Tensor, int]:
         """The states with directions of x applied, and the evaluations spent; the last `alike` rows
         are still the reconstruction.
@@ -161,6 +181,6 @@ class EditDecoder:
             return states_SBLYX, 0
         t = self._shifts.grid.timestep(node)
         moved = self._x_edit(
-            lambda x: self._denoiser.predict(x, t), states_SBLYX[0], moves, alike=alike
+            lambda x: seen.denoiser.predict(x, t), states_SBLYX[0], moves, alike=alike
         )
         return states_SBLYX + moved.move_BLYX, moved.evaluations

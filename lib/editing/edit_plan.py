@@ -7,6 +7,7 @@ from functools import partial
 
 from lib.direction import Direction
 from lib.directions.edit_query import Candidate, Choice, Entry, enumerated, sampled
+from lib.editors.learned_editor import LearnedEditor
 from lib.records import Discovered
 from lib.shift import Shift
 
@@ -16,7 +17,7 @@ EditPlan = Callable[[Discovered], Sequence[Shift]]
 
 def every_strength(strengths: Sequence[float]) -> EditPlan:
     """Every direction at every strength."""
-    return lambda discovered: [Shift(d, s) for d in discovered.directions for s in strengths]
+    return lambda discovered: [Shift(d, s) for d in discovered.applicable for s in strengths]
 
 
 def planned(entries: Sequence[Entry], sample: int | None) -> EditPlan:
@@ -29,15 +30,15 @@ def planned(entries: Sequence[Entry], sample: int | None) -> EditPlan:
 def _planned(
     entries: tuple[Entry, ...], sample: int | None, discovered: Discovered
 ) -> list[Shift]:  # fmt: skip
-    directions = discovered.directions
+    directions = discovered.applicable
     choices = enumerated(entries, [candidate(direction) for direction in directions])
     seed = discovered.segmented.inverted.sample.seed
     return [_shift(directions, choice) for choice in sampled(choices, sample, seed)]
 
 
-def candidate(direction: Direction) -> Candidate:
-    """What a plan can ask of a direction."""
-    scores = direction.scores
+def candidate(direction: Direction | LearnedEditor) -> Candidate:
+    """What a plan can ask of a direction or learned editor."""
+    scores = direction.scores if isinstance(direction, Direction) else None
     return Candidate(
         region=direction.region,
         rank=direction.rank,
@@ -49,6 +50,6 @@ def candidate(direction: Direction) -> Candidate:
     )
 
 
-def _shift(directions: Sequence[Direction], choice: Choice) -> Shift:
+def _shift(directions: Sequence[Direction | LearnedEditor], choice: Choice) -> Shift:
     first, *added = (Shift(directions[position], strength) for position, strength in choice)
     return Shift(first.direction, first.strength, tuple(added))

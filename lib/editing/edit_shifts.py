@@ -1,5 +1,5 @@
 """What edits do at each node of the grid: shifts of h inside the window, moves of x_t at their own
-timesteps.
+timesteps, networks that predict in the place of the frozen one.
 
 Shape suffixes: B edits, the rest as in `denoiser`.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.directions.direction_reach import Part, nodes_of_x, parts_of_h
+from lib.direction import Direction
+from lib.directions.direction_reach import Part, nodes_of_x, parts_of_h, reaches
+from lib.editors.learned_editor import NoiseSource, ShiftFunction
 from lib.sampling.grid import Grid, edited_nodes
 from lib.shift import Shift
 
@@ -58,26 +60,52 @@ class EditShifts:
 
     def changes(self, row: Row, node: int) -> bool:
         """Whether an edit does anything at a node."""
-        return self.shifts(row, node) or self.moves(row, node)
+        return self.shifts(row, node) or self.stands_alone(row, node)
 
     def shifts(self, row: Row, node: int) -> bool:
         """Whether it shifts h there."""
         return any(self._parts(term, node) for term in _terms(row))
 
-    def moves(self, row: Row, node: int) -> bool:
-        """Whether it moves x_t there."""
-        return any(node in nodes_of_x(term.direction, self.grid) for term in _terms(row))
+    def stands_alone(self, row: Row, node: int) -> bool:
+        """Whether what the network predicts for the reconstruction says nothing of it there: it
+        moves x_t, or another network predicts.
+        """
+        moves = any(node in nodes_of_x(term.direction, self.grid) for term in _terms(row))
+        return moves or bool(self.networks(row, node))
 
     def of_h(self, rows: Sequence[Row], node: int) -> Tensor:
-        """The shifts of h (B, C, Y, X) at a node of the window, float32, CPU."""
+        """The shifts of h by directions (B, C, Y, X) at a node of the window, float32, CPU."""
         unit = self.unit[self.grid.timestep(node)]
         shift_BCYX = torch.zeros(len(rows), *self.h_shape)
         for b, row in enumerate(rows):
             for term in _terms(row):
+                if not isinstance(term.direction, Direction):
+                    continue
                 for weight, step in self._parts(term, node):
                     length = term.strength * term.direction.unit_strength * weight * unit
+                    length *= term.direction.length(step)
                     shift_BCYX[b] += length * term.direction.vector_SCYX[step]
         return shift_BCYX
+
+    def functions(self, row: Row, node: int) -> list[tuple[ShiftFunction, float]]:
+        """What shifts h depending on h there, each with its factor."""
+        return [
+            (term.direction.shift, term.strength * term.direction.unit_strength * weight)
+            for term in _terms(row)
+            if not isinstance(term.direction, Direction) and term.direction.shift is not None
+            for weight, _ in self._parts(term, node)
+        ]
+
+    def networks(self, row: Row, node: int) -> list[tuple[NoiseSource, float]]:
+        """What predicts in the place of the frozen network there, each with its factor."""
+        t = self.grid.timestep(node)
+        return [
+            (term.direction.source, term.strength * term.direction.unit_strength)
+            for term in _terms(row)
+            if not isinstance(term.direction, Direction)
+            and term.direction.source is not None
+            and reaches(term.direction, self.window, t)
+        ]
 
     def of_x(self, row: Row, node: int) -> list[Move]:
         """What moves x_t at a node, term by term. Each of a direction's S steps moves a share of
@@ -85,6 +113,8 @@ class EditShifts:
         """
         found = []
         for term in _terms(row):
+            if not isinstance(term.direction, Direction):
+                continue
             places = nodes_of_x(term.direction, self.grid)
             share = term.strength * term.direction.unit_strength / max(len(places), 1)
             found += [

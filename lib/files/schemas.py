@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lib.metrics.columns import EDIT, RECONSTRUCTION
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised whenever a column changes its name, type or meaning; part of the fingerprint."""
 
 _METADATA = {"deltah_schema": str(SCHEMA_VERSION)}
@@ -47,7 +47,11 @@ _EDIT_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("mask_sha256", pa.string(), "of the region's mask"),
     ("mask_area", pa.float32(), "fraction of the image that the mask covers"),
     ("direction", pa.string(), "id in directions/ or in the library; null: sdedit"),
-    ("rank", pa.int32(), "0 is the direction with the largest singular value; null: sdedit"),
+    (
+        "rank",
+        pa.int32(),
+        "0 is the direction with the largest singular value; -1: a learned editor; null: sdedit",
+    ),
     (
         "strength",
         pa.float32(),
@@ -146,6 +150,7 @@ ERRORS = pa.schema(
 
 _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
     ("id", pa.string(), "hash of vector, space, layer, model and timesteps; 16 hex digits"),
+    ("type", pa.string(), "direction; learned editors of other types are in editors.parquet"),
     ("vector", None, "the shift of h, (step, channel, y, x), every step of unit norm"),
     ("space", pa.string(), "h, or x for a shift of x_t"),
     ("h_layer", pa.string(), "before, middle or after the mid block"),
@@ -177,6 +182,11 @@ _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
         "unit_strength",
         pa.float32(),
         "what strength 1 means, in units of h_norm: 1, of reference what meets the reference",
+    ),
+    (
+        "lengths",
+        pa.list_(pa.float32()),
+        "factor on the strength at every step, of learned directions; empty: 1",
     ),
     ("parents", pa.list_(pa.string()), "ids, for combinations and merged directions"),
     ("support", pa.int32(), "images it comes from"),

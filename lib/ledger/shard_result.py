@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,9 +64,16 @@ class ShardResult:
 
 
 def used_directions(edits: pa.Table) -> set[str]:
-    """Ids of the directions that rows of schemas.EDITS name, combined ones too."""
-    added = pc.list_flatten(edits["added_directions"]).to_pylist()
-    return {*pc.drop_null(edits["direction"]).to_pylist(), *added}
+    """Ids of the directions that rows of schemas.EDITS name, combined ones too; without learned
+    editors, whose rank is below 0 and which no shard stores.
+    """
+    ids = [*edits["direction"].to_pylist(), *_flat(edits["added_directions"])]
+    ranks = [*edits["rank"].to_pylist(), *_flat(edits["added_ranks"])]
+    return {i for i, rank in zip(ids, ranks, strict=True) if i is not None and rank >= 0}
+
+
+def _flat(lists: pa.ChunkedArray) -> list[Any]:
+    return list(pc.list_flatten(lists).to_pylist())
 
 
 def checked(result: ShardResult) -> tuple[RowKind, int, int]:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from lib.denoiser import Captured, Denoiser, Point
+from lib.denoiser import Captured, Denoiser, Point, Shifting, Timestep
 
 _WITH, _WITHOUT, _H = "with/", "without/", "h"
 """Prefixes of the captured outputs of the branches; h of the unconditional one beside them."""
@@ -42,20 +42,20 @@ class GuidedDenoiser:
         """As the branches have it."""
         return self._conditional.image(latent_BLYX)
 
-    def predict(self, x_BLYX: Tensor, t: int) -> Tensor:
+    def predict(self, x_BLYX: Tensor, t: Timestep) -> Tensor:
         """Guided eps(x_t, t)."""
         return self._guided(
             self._conditional.predict(x_BLYX, t), self._unconditional.predict(x_BLYX, t)
         )
 
-    def predict_shifted(self, x_BLYX: Tensor, t: int, shift_BCYX: Tensor) -> Tensor:
+    def predict_shifted(self, x_BLYX: Tensor, t: Timestep, shift: Shifting) -> Tensor:
         """Guided eps with the shift in both branches."""
         return self._guided(
-            self._conditional.predict_shifted(x_BLYX, t, shift_BCYX),
-            self._unconditional.predict_shifted(x_BLYX, t, shift_BCYX),
+            self._conditional.predict_shifted(x_BLYX, t, shift),
+            self._unconditional.predict_shifted(x_BLYX, t, shift),
         )
 
-    def encode(self, x_BLYX: Tensor, t: int) -> Point:
+    def encode(self, x_BLYX: Tensor, t: Timestep) -> Point:
         """Two passes; the point holds what both branches captured."""
         with_ = self._conditional.encode(x_BLYX, t)
         without = self._unconditional.encode(x_BLYX, t)

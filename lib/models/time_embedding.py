@@ -4,7 +4,7 @@
 Ho et al.'s U-Net is flip_sin_to_cos false, freq_shift 1 in diffusers' terms; the U-Net of improved
 and guided diffusion is true, 0. The dense layers are the same two.
 
-Shape suffixes: F sinusoids, E embedding.
+Shape suffixes: B timesteps, F sinusoids, E embedding.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ class TimeEmbedding:
         """Entries of the embedding."""
         return len(self.second_E)
 
-    def at(self, t: int) -> Tensor:
-        """The embedding of timestep t, (1, E): what the U-Net's blocks get."""
-        sinusoids_1F = get_timestep_embedding(
-            torch.tensor([t]),
+    def at(self, t: int | Tensor) -> Tensor:
+        """The embedding of timestep t, (1, E), or of timesteps (B,), (B, E): what the U-Net's
+        blocks get.
+        """
+        sinusoids_BF = get_timestep_embedding(
+            torch.tensor([t]) if isinstance(t, int) else t.cpu(),
             self.first_EF.shape[1],
             flip_sin_to_cos=self.flip_sin_to_cos,
             downscale_freq_shift=self.freq_shift,
         )
-        hidden_1E = torch.nn.functional.linear(sinusoids_1F, self.first_EF, self.first_E)
+        hidden_BE = torch.nn.functional.linear(sinusoids_BF, self.first_EF, self.first_E)
         return torch.nn.functional.linear(
-            torch.nn.functional.silu(hidden_1E), self.second_EE, self.second_E
+            torch.nn.functional.silu(hidden_BE), self.second_EE, self.second_E
         )
 
 

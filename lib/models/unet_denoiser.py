@@ -18,7 +18,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from lib.denoiser import Captured, Point, epsilon, mapped, slope
+from lib.denoiser import Captured, Point, Shifting, Timestep, epsilon, mapped, slope
 from lib.models.autoencoder import PIXELS, ImageSpace
 from lib.models.linearisation import Recording, leaves, scale_shifts
 
@@ -68,6 +68,28 @@ class UNetDenoiser:
             channels, rows, columns = self.encode(probe, 0).h_BCYX.shape[1:]
         self.h_shape = (channels, rows, columns)
 
+    @property
+    def network(self) -> Any:
+        """The frozen U-Net of diffusers."""
+        return self._unet
+
+    def with_network(self, unet: Any) -> UNetDenoiser:
+        """Another U-Net of the same architecture in the place of this one, which it freezes."""
+        return UNetDenoiser(
+            unet,
+            self._alphas_T,
+            self._prediction_type,
+            self._h_layer,
+            space=self._space,
+            prompt_1ME=self._prompt_1ME,
+        )
+
+    def alpha(self, t: Timestep) -> Tensor:
+        """alpha_bar (B, 1, 1, 1) or (1, 1, 1, 1), float32, on the device."""
+        t_B = torch.as_tensor(t).reshape(-1)
+        alpha_B = torch.tensor([self._alphas_T[each] for each in t_B.tolist()])
+        return alpha_B.view(-1, 1, 1, 1).to(self.device)
+
     def latent(self, image_BCHW: Tensor) -> Tensor:
         """Images in [-1, 1] to latents, on the device."""
         return self._space.latent(image_BCHW.to(self.device))
@@ -76,20 +98,22 @@ class UNetDenoiser:
         """The way back; not clamped."""
         return self._space.image(latent_BLYX)
 
-    def predict(self, x_BLYX: Tensor, t: int) -> Tensor:
+    def predict(self, x_BLYX: Tensor, t: Timestep) -> Tensor:
         """eps(x_t, t), shape of `x_BLYX`."""
         return self._epsilon(self._output(x_BLYX, t, self._prompt_1ME), x_BLYX, t)
 
-    def predict_shifted(self, x_BLYX: Tensor, t: int, shift_BCYX: Tensor) -> Tensor:
+    def predict_shifted(self, x_BLYX: Tensor, t: Timestep, shift: Shifting) -> Tensor:
         """eps(x_t, t | h + shift): an ordinary forward with the shift added at h."""
 
         def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-            return self._with_h(output, self._h_of(output) + shift_BCYX)
+            h_BCYX = self._h_of(output)
+            shift_BCYX = shift if isinstance(shift, Tensor) else shift(h_BCYX)
+            return self._with_h(output, h_BCYX + shift_BCYX)
 
         with _hooks([(self._h_module, add)]):
             return self.predict(x_BLYX, t)
 
-    def encode(self, x_BLYX: Tensor, t: int) -> Point:
+    def encode(self, x_BLYX: Tensor, t: Timestep) -> Point:
         """One forward pass; keeps the encoder's outputs, h and eps."""
         captured: dict[str, Captured] = {}
         seen: list[Tensor] = []
@@ -127,6 +151,25 @@ class UNetDenoiser:
                 stack.enter_context(_returning(module, value))
             return self._epsilon(self._output(x_BLYX, point.t, self._prompt_1ME), x_BLYX, point.t)
 
+    def again(self, point: Point) -> tuple[Tensor, Tensor]:
+        """(eps, h) of the network's forward with the encoder's modules replaced by what they
+        returned, the mid block running: for networks whose later modules compute otherwise now.
+        """
+        seen: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            seen.append(self._h_of(output))
+
+        h_is_captured = self._h_layer == "before"
+        with ExitStack() as stack:
+            for name, module in self._encoder.items():
+                stack.enter_context(_returning(module, point.encoder[name]))
+            if not h_is_captured:
+                stack.enter_context(_hooks([(self._h_module, keep)]))
+            output_BLYX = self._output(point.x_BLYX, point.t, self._prompt_1ME)
+        eps_BLYX = self._epsilon(output_BLYX, point.x_BLYX, point.t)
+        return eps_BLYX, point.h_BCYX if h_is_captured else seen[0]
+
     def linearised(self, point: Point) -> Callable[[Tensor], Tensor]:
         """The decoder half with every module replaced by its derivative at `point`.
 
@@ -151,6 +194,8 @@ class UNetDenoiser:
                 self.decode(point, point.h_BCYX)
         finally:
             listen.remove()
+        if not isinstance(point.t, int):
+            raise ValueError("expected a point of one timestep to linearise at")
         scale = slope(self._alphas_T[point.t], self._prediction_type)
 
         def product(tangent_KCYX: Tensor) -> Tensor:
@@ -208,7 +253,7 @@ class UNetDenoiser:
         attention = [m for m in self._unet.modules() if isinstance(m, Attention)]
         return _hooks([(m, lambda _m, _a, output: output.contiguous()) for m in attention])
 
-    def _output(self, x_BLYX: Tensor, t: int, prompt_1ME: Tensor | None) -> Tensor:
+    def _output(self, x_BLYX: Tensor, t: Timestep, prompt_1ME: Tensor | None) -> Tensor:
         """The network's own forward."""
         told = {}
         if prompt_1ME is not None:
@@ -223,8 +268,9 @@ class UNetDenoiser:
     def _with_h(self, output: Any, h_BCYX: Tensor) -> Any:
         return (h_BCYX, *output[1:]) if self._h_layer == "before" else h_BCYX
 
-    def _epsilon(self, output_BLYX: Tensor, x_BLYX: Tensor, t: int) -> Tensor:
-        return epsilon(output_BLYX, x_BLYX, self._alphas_T[t], self._prediction_type)
+    def _epsilon(self, output_BLYX: Tensor, x_BLYX: Tensor, t: Timestep) -> Tensor:
+        alpha = self.alpha(t) if isinstance(t, Tensor) else self._alphas_T[t]
+        return epsilon(output_BLYX, x_BLYX, alpha, self._prediction_type)
 
 
 class _Reached(Exception):

@@ -1,0 +1,1 @@
+"""`deltah train`: on this machine, or data-parallel on a Ray cluster."""

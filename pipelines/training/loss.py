@@ -1,0 +1,90 @@
+"""The loss of a batch: what the network predicts with the editor, shown to the objective as images,
+or compared with the noise that was added.
+
+Shape suffixes: B examples; L, Y, X of the latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib.denoiser import Denoiser
+from lib.editors.edited_noise import EditedNoise
+from lib.objectives.prediction import Prediction
+from lib.objectives.weighted_sum import WeightedSum
+from pipelines.training.batches import Batch
+
+NOISE, FROZEN_NOISE = "noise", "noise_frozen"
+"""Terms of a rectifier that learns to reconstruct: |z - eps|^2 with it, and without."""
+
+
+class Losses(NamedTuple):
+    """Of a batch."""
+
+    total: Tensor
+    """Mean over the examples, with gradient."""
+    terms: Mapping[str, Tensor]
+    """Unweighted, detached means by name."""
+    plain_BLYX: Tensor
+    """Noise predictions, detached."""
+    edited_BLYX: Tensor
+
+
+class TrainingLoss(nn.Module):
+    """Its parameters are those of the editor."""
+
+    def __init__(
+        self,
+        noise: nn.Module,
+        denoiser: Denoiser,
+        objective: WeightedSum | None,
+        precision: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.noise = noise
+        self._denoiser = denoiser
+        self._objective = objective
+        self._precision = precision
+
+    def forward(self, batch: Batch) -> Losses:
+        """The loss in float32; the networks' passes in the training's precision."""
+        noise: EditedNoise = self.noise
+        with torch.autocast(
+            batch.x_BLYX.device.type, self._precision, enabled=self._precision != torch.float32
+        ):
+            noises = noise(batch.x_BLYX, batch.t_B, batch.x0_BLYX)
+        plain_BLYX, edited_BLYX = noises.plain_BLYX.float(), noises.edited_BLYX.float()
+        if self._objective is None:
+            total, terms = self._reconstruction(batch, plain_BLYX, edited_BLYX)
+        else:
+            found = self._objective(self._prediction(batch, plain_BLYX, edited_BLYX))
+            total, terms = found.total_B.mean(), found.terms
+        return Losses(total, terms, plain_BLYX.detach(), edited_BLYX.detach())
+
+    def _reconstruction(
+        self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """E |eps - eps_theta_hat(x_t)|^2 (Hou et al. 2023, reconstruction training)."""
+        if batch.noise_BLYX is None:
+            raise ValueError("a rectifier learns to reconstruct from noised images alone")
+        total = (batch.noise_BLYX - edited_BLYX).square().mean()
+        frozen = (batch.noise_BLYX - plain_BLYX).square().mean()
+        return total, {NOISE: total.detach(), FROZEN_NOISE: frozen}
+
+    def _prediction(self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor) -> Prediction:
+        """P_t of both (DDIM eq. 9), as images."""
+        root_B111, rest_B111 = batch.alpha_B111.sqrt(), (1 - batch.alpha_B111).sqrt()
+        plain_P_BLYX = (batch.x_BLYX - rest_B111 * plain_BLYX) / root_B111
+        edited_P_BLYX = (batch.x_BLYX - rest_B111 * edited_BLYX) / root_B111
+        with torch.no_grad():
+            plain_BCHW = self._denoiser.image(plain_P_BLYX)
+        return Prediction(
+            edited_BCHW=self._denoiser.image(edited_P_BLYX),
+            plain_BCHW=plain_BCHW,
+            image_BCHW=batch.image_BCHW,
+            target_BCHW=batch.target_BCHW,
+        )
