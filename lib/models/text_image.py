@@ -76,15 +76,14 @@ class ClipTextImage:
         return cosine_B
 
     def difference(self, source: str, target: str, templates: Sequence[str] = ("{}",)) -> Tensor:
-        """Embedding of `target` less that of `source`, both of unit norm, each the mean over
-        `templates`, (E,).
+        """Embedding of `target` less that of `source`, both of unit norm, each put into
+        `templates`, at their `{}`, and averaged as by `texts`; (E,).
 
         Raises:
             ConfigProblem: the texts mean the same to the model, or one cannot be read.
         """
-        difference_E = self.texts([t.replace("{}", target) for t in templates]) - self.texts(
-            [t.replace("{}", source) for t in templates]
-        )
+        filled = [[t.replace("{}", text) for t in templates] for text in (source, target)]
+        difference_E = self.texts(filled[1]) - self.texts(filled[0])
         if not bool(difference_E.any()):
             raise ConfigProblem(
                 f"text guidance: the texts {source!r} and {target!r} are the same to the model;"

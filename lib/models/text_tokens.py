@@ -42,10 +42,13 @@ def load_text_tokens(found: TransformersFolder) -> TextTokens:
     """
     from transformers import AutoConfig, CLIPTokenizer
 
-    local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(str(found.folder), **local)
-        tokenizer = CLIPTokenizer.from_pretrained(str(found.folder), **local)
+        config = AutoConfig.from_pretrained(
+            str(found.folder), local_files_only=True, trust_remote_code=False
+        )
+        tokenizer = CLIPTokenizer.from_pretrained(
+            str(found.folder), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelProblem(
             f"{found.folder}: expected a CLIP tokenizer, got: {' '.join(str(error).split()[:50])}"
