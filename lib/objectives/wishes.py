@@ -33,10 +33,8 @@ def refuse_unfit_wish(answer: Answer, wish: Wish) -> None:
         return
     if isinstance(wish, By):
         raise ConfigProblem(
-            "attribute: expected `to` (1 for the class, 0 for its absence) for a classifier of"
+            "expected `to` (1 for the class, 0 for its absence) for a classifier of"
             f" probabilities, got `by: {wish.amount}`, which is for regressions"
         )
     if not 0 <= wish.value <= 1:
-        raise ConfigProblem(
-            f"attribute: expected `to` between 0 and 1 for a probability, got {wish.value}"
-        )
+        raise ConfigProblem(f"expected `to` between 0 and 1 for a probability, got {wish.value}")

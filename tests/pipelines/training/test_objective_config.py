@@ -102,7 +102,7 @@ def test_everything_that_a_config_names_is_built_and_gives_gradients(clip: Path)
     expected = sum(
         t.weight * float(losses.means[n]) for n, t in zip(objective.names, found, strict=True)
     )
-    assert float(losses.total_B.mean()) == pytest.approx(expected, rel=1e-5)
+    assert losses.total_B.mean().item() == pytest.approx(expected, rel=1e-5)
     losses.total_B.sum().backward()
     assert edited_BCHW.grad is not None
     assert float(edited_BCHW.grad.flatten(1).norm(dim=1).min()) > 0
