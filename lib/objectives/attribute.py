@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lib.models.classifier_network import ClassifierNetwork, scores_of
 from lib.models.transformers_folder import name_index
-from lib.objectives.prediction import Prediction, as_loss
+from lib.objectives.prediction import Prediction, as_promised
 from lib.objectives.wishes import By, To, Wish, refuse_unfit_wish
 
 
@@ -62,7 +62,7 @@ class Attribute:
                 loss_B = binary_cross_entropy_with_logits(logit_B, wished_B, reduction="none")
         if self.keep and change_BK.shape[1] > 1:
             loss_B = loss_B + self.keep * _others(change_BK, column).square().mean(dim=1)
-        return as_loss(loss_B, prediction)
+        return as_promised(loss_B, prediction)
 
 
 def _others(values_BK: Tensor, column: int) -> Tensor:

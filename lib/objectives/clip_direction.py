@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.objectives.prediction import Against, Prediction, as_loss
+from lib.objectives.prediction import Against, Prediction, as_promised
 
 Form = Literal["cosine", "log"]
 _SHORTEST = 1e-2
@@ -54,5 +54,5 @@ class ClipDirection:
         length_B = moved_BE.norm(dim=1).clamp_min(_SHORTEST)
         cosine_B = moved_BE @ normalize(self.change_E, dim=0) / length_B
         if self.form == "log":
-            return as_loss(-((1 + cosine_B) / 2).clamp_min(_SMALLEST).log(), prediction)
-        return as_loss(1 - cosine_B, prediction)
+            return as_promised(-((1 + cosine_B) / 2).clamp_min(_SMALLEST).log(), prediction)
+        return as_promised(1 - cosine_B, prediction)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.objectives.prediction import Against, Prediction, as_loss
+from lib.objectives.prediction import Against, Prediction, as_promised
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +32,4 @@ class Identity:
         after_BE = normalize(self.embed(prediction.edited_BCHW), dim=1)
         # |a - b|^2 / 2 of unit vectors is 1 - cos without its cancellation near 1: zero for one
         # image, and not the rounding of a product of norms.
-        return as_loss((after_BE - before_BE).square().sum(dim=1) / 2, prediction)
+        return as_promised((after_BE - before_BE).square().sum(dim=1) / 2, prediction)

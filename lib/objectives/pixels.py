@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lib.objectives.prediction import Against, Prediction, as_loss, wide
+from lib.objectives.prediction import Against, Prediction, as_promised
 
 _LEVEL = 1 / 255
 """Half of one 8-bit level of images in [-1, 1]: a smaller true change is rounding of the files."""
@@ -32,11 +32,19 @@ class PairedChange:
             raise ValueError(
                 f"{self.name}: expected a counterfactual image of every example, got none"
             )
-        true_BCHW = wide(prediction.target_BCHW.detach()) - wide(prediction.image_BCHW.detach())
-        change_BCHW = wide(prediction.edited_BCHW) - wide(prediction.plain_BCHW.detach())
-        missing_B, size_B = self._mean(change_BCHW - true_BCHW), self._mean(true_BCHW)
+        edited_BCHW, plain_BCHW, image_BCHW, target_BCHW = (
+            as_promised(part, prediction)
+            for part in (
+                prediction.edited_BCHW,
+                prediction.reference("prediction"),
+                prediction.reference("image"),
+                prediction.target_BCHW.detach(),
+            )
+        )
+        true_BCHW = target_BCHW - image_BCHW
+        missing_B = self._mean(edited_BCHW - plain_BCHW - true_BCHW)
         floor = _LEVEL if self.norm == "l1" else _LEVEL**2
-        return as_loss(missing_B / size_B.clamp_min(floor), prediction)
+        return missing_B / self._mean(true_BCHW).clamp_min(floor)
 
     def _mean(self, difference_BCHW: Tensor) -> Tensor:
         if self.norm == "l1":
@@ -55,6 +63,6 @@ class PixelDistance:
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """(B,)."""
-        reference_BCHW = wide(prediction.reference(self.against))
-        distance_BCHW = (wide(prediction.edited_BCHW) - reference_BCHW).abs()
-        return as_loss(distance_BCHW.flatten(1).mean(dim=1), prediction)
+        edited_BCHW = as_promised(prediction.edited_BCHW, prediction)
+        reference_BCHW = as_promised(prediction.reference(self.against), prediction)
+        return (edited_BCHW - reference_BCHW).abs().flatten(1).mean(dim=1)

@@ -64,12 +64,9 @@ class Objective(Protocol):
         ...
 
 
-def as_loss(loss_B: Tensor, prediction: Prediction) -> Tensor:
-    """The loss in the precision and on the device that `Objective` promises."""
+def as_promised(value: Tensor, prediction: Prediction) -> Tensor:
+    """The loss in the precision and on the device that `Objective` promises; also for images, whose
+    pixels are then summed in no less than float32.
+    """
     edited = prediction.edited_BCHW
-    return loss_B.to(edited.device, torch.promote_types(edited.dtype, torch.float32))
-
-
-def wide(image_BCHW: Tensor) -> Tensor:
-    """Images in at least float32, in which sums over pixels are exact enough."""
-    return image_BCHW.to(torch.promote_types(image_BCHW.dtype, torch.float32))
+    return value.to(edited.device, torch.promote_types(edited.dtype, torch.float32))

@@ -17,11 +17,6 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
-from transformers.models.efficientnet.image_processing_pil_efficientnet import (
-    EfficientNetImageProcessorPil,
-)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lib.demo import regressor
@@ -29,31 +24,14 @@ from lib.demo.faces import FACTORS
 from lib.models.checkpoint import EMBEDDED
 from lib.models.classifier_network import ClassifierNetwork, load_differentiable_classifier
 from lib.models.image_classifier import load_classifier
-from lib.models.image_preprocessing import Preprocessing, load_preprocessing
-from lib.models.transformers_folder import open_classifier
-from lib.models.transformers_images import ImageProcessor
+from lib.models.image_preprocessing import Preprocessing
 from lib.objectives.attribute import Attribute
 from lib.objectives.prediction import Prediction
 from lib.objectives.wishes import By, To
-from lib.problems import ConfigProblem, ModelProblem
+from lib.problems import ConfigProblem
 
 CPU = torch.device("cpu")
 NAMES = {"id2label": {0: "smile", 1: "hat", 2: "beard"}}
-MEAN_STD = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-PROCESSORS = {
-    "square": ViTImageProcessorPil(size={"height": 32, "width": 32}, **MEAN_STD),
-    "shortest-and-cut": CLIPImageProcessorPil(
-        size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}
-    ),
-    "share-that-is-cut": ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.8),
-    "not-rescaled": ViTImageProcessorPil(
-        size={"height": 32, "width": 32}, do_rescale=False, image_mean=[90.0] * 3,
-        image_std=[50.0] * 3,
-    ),
-    "not-normalised": ViTImageProcessorPil(
-        size={"height": 32, "width": 32}, do_normalize=False, resample=3
-    ),
-}  # fmt: skip
 
 
 def vit(**config: Any) -> torch.nn.Module:
@@ -71,14 +49,14 @@ def resnet(**config: Any) -> torch.nn.Module:
     return model
 
 
-def saved(folder: Path, build: Any = vit, processor: str = "square", **config: Any) -> Path:
+def saved(folder: Path, build: Any = vit, **config: Any) -> Path:
     torch.manual_seed(0)
     model = build(**NAMES, **config)
     for name, value in model.named_parameters():
         if "classifier" in name:
             torch.nn.init.normal_(value, std=0.5)
     model.save_pretrained(folder)
-    PROCESSORS[processor].save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 
@@ -212,46 +190,6 @@ def test_wishes_that_an_output_cannot_have_are_refused() -> None:
         Attribute(network, "hat", To(1.5))
     with pytest.raises(ConfigProblem, match="nearest is 'smile'"):
         Attribute(network, "smiling", To(1.0))
-
-
-@pytest.mark.parametrize("side", [32, 50, 200])
-@pytest.mark.parametrize("processor", PROCESSORS)
-def test_differentiable_preprocessing_is_the_models_own_processor(
-    processor: str, side: int, tmp_path: Path
-) -> None:
-    folder = saved(tmp_path / "model", processor=processor)
-    found = open_classifier(str(folder))
-    made = load_preprocessing(found, torch.zeros(()))
-    picture_BCHW = smooth(side)
-    expected_BCHW = ImageProcessor(found)(picture_BCHW)
-    # Rounding to 8 bits after either axis of the resampling is the only difference.
-    level = float(1 / (255 * made.std_CHW).min())
-    native = side == 32 and processor in ("square", "not-rescaled", "not-normalised")
-    torch.testing.assert_close(
-        made(picture_BCHW), expected_BCHW, rtol=1e-5, atol=1e-5 if native else 1.5 * level
-    )
-
-
-def test_an_oblong_image_is_cut_as_the_processor_cuts_it(tmp_path: Path) -> None:
-    found = open_classifier(str(saved(tmp_path / "model", processor="shortest-and-cut")))
-    picture_BCHW = smooth(80)[:, :, :57]
-    made = load_preprocessing(found, torch.zeros(()))
-    torch.testing.assert_close(
-        made(picture_BCHW), ImageProcessor(found)(picture_BCHW), rtol=0, atol=0.025
-    )
-
-
-def test_preprocessing_that_is_not_reproduced_is_refused(tmp_path: Path) -> None:
-    folder = saved(tmp_path / "model")
-    like = torch.zeros(())
-    EfficientNetImageProcessorPil(
-        size={"height": 32, "width": 32}, rescale_offset=True, resample=2
-    ).save_pretrained(folder)
-    with pytest.raises(ModelProblem, match="levels of 255"):
-        load_preprocessing(open_classifier(str(folder)), like)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}, resample=0).save_pretrained(folder)
-    with pytest.raises(ModelProblem, match="got resample 0"):
-        load_preprocessing(open_classifier(str(folder)), like)
 
 
 @pytest.mark.parametrize("problem", [None, "multi_label_classification", "regression"])
