@@ -9,22 +9,16 @@ Shape suffixes: B batch, C colours, H rows, W columns, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lib.models.checkpoint import EMBEDDED
-from lib.models.transformers_folder import (
-    TransformersFolder,
-    embedded_regressor_folder,
-    open_classifier,
-)
+from lib.models.classifier_network import embedded_network, scores_of, transformers_network
+from lib.models.transformers_folder import TransformersFolder, name_index, open_classifier
 from lib.models.transformers_images import ImageProcessor, check_images
-from lib.models.transformers_weights import load_weights
-from lib.problems import ConfigProblem, ModelProblem
+from lib.problems import ModelProblem
 
 
 class Classifier(Protocol):
@@ -59,70 +53,40 @@ def class_index(classifier: Classifier, name: str) -> int:
     Raises:
         ConfigProblem: no class, or more than one, has the name.
     """
-    count = classifier.names.count(name)
-    if count == 1:
-        return classifier.names.index(name)
-    if count:
-        raise ConfigProblem(f"classifier: {count} classes are called {name!r}; expected one")
-    nearest = get_close_matches(name, classifier.names, n=1, cutoff=0.0)
-    raise ConfigProblem(
-        f"classifier: no class is called {name!r}; the nearest is"
-        f" {nearest[0] if nearest else classifier.names[0]!r} (of {len(classifier.names)})"
-    )
+    return name_index(classifier.names, name)
 
 
 class EmbeddedFactors:
     """The regressor of the demo faces' factors; images must be 64x64."""
 
     def __init__(self, device: torch.device) -> None:
-        from lib.demo import regressor
-        from lib.demo.faces import FACTORS
-
-        self._model = regressor.load(embedded_regressor_folder()).to(device)
-        self._device = device
-        self.names: tuple[str, ...] = tuple(FACTORS)
+        self._network = embedded_network(device)
+        self.names = self._network.names
 
     @torch.no_grad()
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """factors_BK, not clipped; raises ValueError for images of another size."""
         check_images(image_BCHW)
-        scores_BK: Tensor = self._model(image_BCHW.to(self._device))
-        return _finite(scores_BK)
+        return _finite(self._network.outputs(image_BCHW.to(self._network.like.device)))
 
 
 class TransformersClassifier:
     """`AutoModelForImageClassification` with the processor that belongs to it."""
 
     def __init__(self, found: TransformersFolder, device: torch.device) -> None:
-        from transformers import AutoModelForImageClassification
-
         self._processor = ImageProcessor(found)
-        model = load_weights(AutoModelForImageClassification, found, "an image classifier")
-        self._model = model.to(device)
-        self._device = device
-        config = self._model.config
-        labels = {int(k): str(v) for k, v in config.id2label.items()}
-        self.names: tuple[str, ...] = tuple(labels[k] for k in sorted(labels))
-        self._activation = _activation(config.problem_type, len(self.names))
+        self._network = transformers_network(found, device)
+        self.names = self._network.names
 
     @torch.no_grad()
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """probabilities_BK; raises ValueError unless images are finite RGB batches."""
-        pixels_BCHW = self._processor(image_BCHW).to(self._device)
-        logits_BK: Tensor = self._model(pixel_values=pixels_BCHW).logits
-        return _finite(self._activation(logits_BK.float()))
-
-
-def _activation(problem_type: str | None, classes: int) -> Callable[[Tensor], Tensor]:
-    if problem_type == "regression":
-        return lambda logits_BK: logits_BK
-    if problem_type == "multi_label_classification" or classes == 1:
-        return torch.sigmoid
-    return lambda logits_BK: logits_BK.softmax(dim=1)
+        pixels_BCHW = self._processor(image_BCHW).to(self._network.like.device)
+        return _finite(scores_of(self._network.outputs(pixels_BCHW), self._network.answer))
 
 
 def _finite(scores_BK: Tensor) -> Tensor:
     if not bool(torch.isfinite(scores_BK).all()):
         rows = (~torch.isfinite(scores_BK).all(dim=1)).nonzero().flatten().tolist()
         raise ModelProblem(f"classifier: expected finite scores, got NaN or infinity for {rows}")
-    return scores_BK.cpu()
+    return scores_BK.float().cpu()

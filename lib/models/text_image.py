@@ -1,5 +1,5 @@
-"""How an image should change to fit one text rather than another: the gradient that a text-guided
-direction starts from (T-LOCO, Chen et al. 2024), by a local CLIP model.
+"""How well images fit texts, by a local CLIP model, with gradients to the image: what a text-guided
+direction starts from (T-LOCO, Chen et al. 2024) and what learned editors are trained by.
 
 Shape suffixes: B batch, C colours, H rows, W columns, E embedding, L tokens.
 """
@@ -7,13 +7,17 @@ Shape suffixes: B batch, C colours, H rows, W columns, E embedding, L tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from lib.models.image_preprocessing import square_preprocessing
+from lib.models.text_tokens import TextTokens, load_text_tokens
 from lib.models.transformers_folder import TransformersFolder, open_text_image
-from lib.models.transformers_weights import brief, load_weights
+from lib.models.transformers_weights import load_weights
 from lib.problems import ConfigProblem, ModelProblem
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -38,20 +42,12 @@ def load_text_image(path: str, device: torch.device) -> ClipTextImage:
         ModelProblem: the folder is incomplete, pickled, no CLIP model, or its weights do not fit
             its config or are not finite.
     """
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
     found = open_text_image(path)
     model = load_weights(CLIPModel, found, "a CLIP model")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(
-            str(found.folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelProblem(
-            f"{found.folder}: expected a CLIP tokenizer, got: {brief(error)}"
-        ) from error
     mean, std = _colour_statistics(found)
-    return ClipTextImage(model.to(device), tokenizer, mean, std)
+    return ClipTextImage(model.to(device), load_text_tokens(found), mean, std)
 
 
 class ClipTextImage:
@@ -62,15 +58,13 @@ class ClipTextImage:
     keeps its gradient. Computes in the model's precision.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, mean: list[float], std: list[float]) -> None:
+    def __init__(self, model: Any, tokens: TextTokens, mean: list[float], std: list[float]) -> None:
         parameter: Tensor = next(model.parameters())
         self._model = model
-        self._tokenizer = tokenizer
-        self._like = parameter
-        self._size = int(model.config.vision_config.image_size)
-        self._max_tokens = int(model.config.text_config.max_position_embeddings)
-        self._mean_CHW = parameter.new_tensor(mean)[:, None, None]
-        self._std_CHW = parameter.new_tensor(std)[:, None, None]
+        self._tokens = tokens
+        self._device = parameter.device
+        side = int(model.config.vision_config.image_size)
+        self._pixels = square_preprocessing(side, mean, std, parameter)
 
     def similarity(self, image_BCHW: Tensor, text: str) -> Tensor:
         """Cosine between the embeddings of each image and the text, (B,); differentiable.
@@ -78,17 +72,18 @@ class ClipTextImage:
         Raises:
             ConfigProblem: the text is empty or longer than the model can read.
         """
-        text_E = self._text(text)
-        cosine_B: Tensor = self._image(image_BCHW) @ text_E
+        cosine_B: Tensor = self.images(image_BCHW) @ self.texts([text])
         return cosine_B
 
-    def difference(self, source: str, target: str) -> Tensor:
-        """Embedding of `target` less that of `source`, both of unit norm, (E,).
+    def difference(self, source: str, target: str, templates: Sequence[str] = ("{}",)) -> Tensor:
+        """Embedding of `target` less that of `source`, both of unit norm, each put into
+        `templates`, at their `{}`, and averaged as by `texts`; (E,).
 
         Raises:
             ConfigProblem: the texts mean the same to the model, or one cannot be read.
         """
-        difference_E = self._text(target) - self._text(source)
+        filled = [[t.replace("{}", text) for t in templates] for text in (source, target)]
+        difference_E = self.texts(filled[1]) - self.texts(filled[0])
         if not bool(difference_E.any()):
             raise ConfigProblem(
                 f"text guidance: the texts {source!r} and {target!r} are the same to the model;"
@@ -112,38 +107,35 @@ class ClipTextImage:
         difference_E = self.difference(source, target)
         with torch.enable_grad():
             image = image_BCHW.detach().clone().requires_grad_()
-            (gradient_BCHW,) = torch.autograd.grad((self._image(image) @ difference_E).sum(), image)
+            (gradient_BCHW,) = torch.autograd.grad((self.images(image) @ difference_E).sum(), image)
         if not bool(torch.isfinite(gradient_BCHW).all()):
             raise ValueError("the text-image model's gradient is not finite for this image")
         return gradient_BCHW
 
-    def _image(self, image_BCHW: Tensor) -> Tensor:
-        square = (self._size, self._size)
-        unit_BCHW = (image_BCHW.to(self._like) + 1) / 2
-        if tuple(unit_BCHW.shape[2:]) != square:
-            unit_BCHW = torch.nn.functional.interpolate(
-                unit_BCHW, square, mode="bicubic", antialias=True, align_corners=False
-            )
-        pixels_BCHW = (unit_BCHW - self._mean_CHW) / self._std_CHW
+    def images(self, image_BCHW: Tensor) -> Tensor:
+        """Embeddings of unit norm, (B, E), on the model's device; differentiable. RGB images in
+        [-1, 1].
+        """
+        pixels_BCHW = self._pixels(image_BCHW)
         features_BE = self._model.get_image_features(pixel_values=pixels_BCHW).pooler_output
-        return torch.nn.functional.normalize(features_BE, dim=1)
+        return normalize(features_BE, dim=1)
 
     @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """The direction of the mean of the texts' unit embeddings, of unit norm, (E,).
+
+        Raises:
+            ConfigProblem: a text is empty or longer than the model can read.
+        """
+        units = [self._text(text) for text in texts]
+        return units[0] if len(units) == 1 else normalize(torch.stack(units).mean(dim=0), dim=0)
+
     def _text(self, text: str) -> Tensor:
-        if not text.strip():
-            raise ConfigProblem("text guidance: expected a text, got an empty one")
-        tokens_BL = self._tokenizer([text], return_tensors="pt")
-        count = tokens_BL["input_ids"].shape[1]
-        if count > self._max_tokens:
-            raise ConfigProblem(
-                f"text guidance: the text {text[:40]!r}… has {count} tokens, the model reads"
-                f" {self._max_tokens}; shorten it"
-            )
+        tokens_BL = torch.tensor([self._tokens.read(text)], device=self._device)
         features_BE = self._model.get_text_features(
-            input_ids=tokens_BL["input_ids"].to(self._like.device),
-            attention_mask=tokens_BL["attention_mask"].to(self._like.device),
+            input_ids=tokens_BL, attention_mask=torch.ones_like(tokens_BL)
         ).pooler_output
-        return torch.nn.functional.normalize(features_BE[0], dim=0)
+        return normalize(features_BE[0], dim=0)
 
 
 def _colour_statistics(found: TransformersFolder) -> tuple[list[float], list[float]]:

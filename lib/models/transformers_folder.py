@@ -8,15 +8,19 @@ Weights are safetensors only: a pickle is refused, never opened. Nothing is fetc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lib.fingerprint import canonical_json
 from lib.models.checkpoint import EMBEDDED, embedded_folder
 from lib.models.safetensor_files import read_json, weights_files
-from lib.problems import ModelProblem
+from lib.problems import ConfigProblem, ModelProblem
+
+Answer = Literal["regression", "multi_label", "single_label"]
+"""What a classifier's outputs mean: numbers as they are, a sigmoid of each, a softmax over all."""
 
 _WEIGHTS = "model.safetensors"
 _CONVERT = "AutoModel….from_pretrained(folder).save_pretrained(folder)"
@@ -130,6 +134,45 @@ def classifier_names(path: str) -> tuple[str, ...]:
         return tuple(read_json(embedded_regressor_folder() / "config.json")["factors"])
     labels = open_classifier(path).config.get("id2label") or _UNNAMED
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
+
+
+def classifier_answer(path: str) -> Answer:
+    """What a classifier's outputs mean (`embedded`, or a folder), by its config.json.
+
+    Raises:
+        ModelProblem: as `open_classifier`.
+    """
+    if path == EMBEDDED:
+        return "regression"
+    stated = open_classifier(path).config.get("problem_type")
+    return answer_of(stated, len(classifier_names(path)))
+
+
+def answer_of(problem_type: object, outputs: int) -> Answer:
+    """What so many outputs of a transformers classifier mean, by the `problem_type` it states."""
+    if problem_type == "regression":
+        return "regression"
+    if problem_type == "multi_label_classification" or outputs == 1:
+        return "multi_label"
+    return "single_label"
+
+
+def name_index(names: Sequence[str], name: str) -> int:
+    """Which of a classifier's outputs is called `name`.
+
+    Raises:
+        ConfigProblem: none, or more than one, has the name.
+    """
+    count = names.count(name)
+    if count == 1:
+        return names.index(name)
+    if count:
+        raise ConfigProblem(f"classifier: {count} classes are called {name!r}; expected one")
+    nearest = get_close_matches(name, names, n=1, cutoff=0.0)
+    raise ConfigProblem(
+        f"classifier: no class is called {name!r}; the nearest is"
+        f" {nearest[0] if nearest else names[0]!r} (of {len(names)})"
+    )
 
 
 def image_encoder_sha256(path: str) -> str:

@@ -12,7 +12,8 @@ from transformers import AutoConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from lib.models.text_image import ClipTextImage, load_text_image
-from lib.models.transformers_folder import text_image_sha256
+from lib.models.text_tokens import load_text_tokens
+from lib.models.transformers_folder import open_text_image, text_image_sha256
 from lib.problems import ConfigProblem, ModelProblem
 
 CPU = torch.device("cpu")
@@ -31,7 +32,8 @@ def image(side: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("side", [16, 24, 40])
 def test_gradient_is_the_central_difference_in_float64(clip: Path, side: int) -> None:
     model = CLIPModel.from_pretrained(clip, dtype=torch.float64).eval()
-    judge = ClipTextImage(model, CLIPTokenizer.from_pretrained(clip), [0.4, 0.5, 0.6], [0.3] * 3)
+    tokens = load_text_tokens(open_text_image(str(clip)))
+    judge = ClipTextImage(model, tokens, [0.4, 0.5, 0.6], [0.3] * 3)
     image_BCHW = image(side)
     gradient_BCHW = judge.gradient(image_BCHW, "face", "smile face")
     assert gradient_BCHW.shape == image_BCHW.shape

@@ -1,0 +1,1 @@
+"""What learned editors are trained for: losses of an edited prediction of the clean image."""

@@ -1,0 +1,1 @@
+"""Training of learned editors: what they are trained for, and how."""
