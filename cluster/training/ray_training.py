@@ -66,17 +66,25 @@ def train_on_ray(
                     use_gpu=gpus > 0,
                     resources_per_worker=wanted,
                 ),
-                run_config=ray.train.RunConfig(
-                    name="training",
-                    storage_path=scratch,
-                    failure_config=ray.train.FailureConfig(max_failures=execution.max_failures),
-                    worker_runtime_env={"env_vars": environment},
-                ),
+                run_config=_run_config(scratch, execution.max_failures, environment),
             )
             try:
                 trainer.fit()
             except ray.train.TrainingFailedError as error:
                 raise TrainingFailedError(_reason(error)) from error
+
+
+def _run_config(scratch: str, max_failures: int, environment: dict[str, str]) -> Any:
+    """Any: the annotations of Ray are those of its former release."""
+    from ray import train
+
+    library: Any = train
+    return library.RunConfig(
+        name="training",
+        storage_path=scratch,
+        failure_config=library.FailureConfig(max_failures=max_failures),
+        worker_runtime_env={"env_vars": environment},
+    )
 
 
 def _work(order: dict[str, Any]) -> None:
@@ -89,7 +97,9 @@ def _work(order: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    world: World = DataParallel(rank, workers, context.get_local_rank()) if workers > 1 else Alone()
+    world: World = Alone()
+    if workers > 1:
+        world = DataParallel(rank, workers, context.get_local_rank())
     config = TrainConfig.model_validate_json(order["config"])
     base = config.execution.cache or tempfile.gettempdir()
     # Of this try alone: shards may have changed since the one before.

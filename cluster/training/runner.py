@@ -17,6 +17,8 @@ from lib.files import storage
 from pipelines.inputs import ShardInput, absolute, expand_inputs, missing_inputs, none_there
 from pipelines.training.claim import claim
 from pipelines.training.config import TrainConfig
+from pipelines.training.editor_config import RectifierEditor
+from pipelines.training.objective_config import located
 from pipelines.training.preflight import check_training
 from pipelines.training.progress import Progress, read_progress
 
@@ -62,7 +64,13 @@ def run_training(config: TrainConfig, *, address: str | None, console: Console) 
 def _located(config: TrainConfig) -> TrainConfig:
     """With absolute paths: workers run in other folders."""
     output = config.output.model_copy(update={"folder": absolute(config.output.folder)})
-    changes: dict[str, object] = {"output": output}
+    changes: dict[str, object] = {
+        "output": output,
+        "objective": located(config.objective, absolute),
+    }
+    if isinstance(config.editor, RectifierEditor) and config.editor.start is not None:
+        start = absolute(config.editor.start)
+        changes["editor"] = config.editor.model_copy(update={"start": start})
     if config.training.latents is not None:
         latents = absolute(config.training.latents)
         changes["training"] = config.training.model_copy(update={"latents": latents})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.denoiser import Denoiser
+from lib.models.unet_denoiser import UNetDenoiser
 from lib.rectifier.hypernetwork import Rectifier
 from lib.rectifier.rectified import rectified_noise
 
@@ -69,7 +70,7 @@ class TunedNoise(nn.Module):
 class RectifiedNoise(nn.Module):
     """Of kernels modulated by a hypernetwork that sees x_0 and P_t (Hou et al. 2023)."""
 
-    def __init__(self, denoiser: Denoiser, rectifier: Rectifier) -> None:
+    def __init__(self, denoiser: UNetDenoiser, rectifier: Rectifier) -> None:
         super().__init__()
         self._denoiser = denoiser
         self.editor = rectifier

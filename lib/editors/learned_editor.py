@@ -26,8 +26,10 @@ class ShiftFunction(Protocol):
 class NoiseSource(Protocol):
     """The frozen network with an editor in it."""
 
-    evaluations: int
-    """Network evaluations a row; a pass of the decoder half counts as one."""
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a row; a pass of the decoder half counts as one."""
+        ...
 
     def noise(self, x_BLYX: Tensor, t: int, x0_LYX: Tensor) -> Tensor:
         """eps (B, L, Y, X) at x_t of rows that are edits of the image with clean latent

@@ -74,7 +74,7 @@ def with_weights(unet: Any, tuning: Tuning, weights: Mapping[str, Tensor], where
         tuned = tunable_copy(unet, tuning)
         own = {name: value.float() for name, value in weights.items()}
         try:
-            left = set_peft_model_state_dict(tuned, own)
+            left: Any = set_peft_model_state_dict(tuned, own)
         except RuntimeError as error:
             raise ConfigProblem(f"{where}: the updates do not fit: {error}") from error
         if left.unexpected_keys:
@@ -111,9 +111,10 @@ def _with_lora(unet: Any, tuning: Tuning) -> Any:
         names = [name for name in names if "attention" in name or "attn" in name]
     if not names:
         raise ConfigProblem(f"editor.layers: the network has no layers of {tuning.layers}")
+    alpha: Any = tuning.scale * tuning.rank  # of any real number, whatever its annotation says
     config = LoraConfig(
         r=tuning.rank,
-        lora_alpha=tuning.scale * tuning.rank,
+        lora_alpha=alpha,
         target_modules=names,
         lora_dropout=tuning.dropout,
     )

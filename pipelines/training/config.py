@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pipelines.config import Grid, Input, Model
 from pipelines.config_section import PositiveInt, Section
 from pipelines.training.editor_config import Editor, RectifierEditor
-from pipelines.training.objective_config import PairedTerm, Term
+from pipelines.training.objective_config import Terms
 
 
 class Schedule(Section):
@@ -101,7 +101,7 @@ class TrainConfig(Section):
     grid: Grid = Grid(num_steps=20)
     """Whose timesteps in the window are trained."""
     editor: Editor
-    objective: tuple[Term, ...] = ()
+    objective: Terms = ()
     """What the edited prediction should be: terms that are added, each with a weight. None: a
     rectifier learns to reconstruct.
     """
@@ -113,11 +113,6 @@ class TrainConfig(Section):
     def reconstructs(self) -> bool:
         """Whether a rectifier learns to reconstruct instead of to edit."""
         return isinstance(self.editor, RectifierEditor) and not self.objective
-
-    @property
-    def target_files(self) -> tuple[str, ...]:
-        """Side files that hold the images of paired terms."""
-        return tuple(term.file for term in self.objective if isinstance(term, PairedTerm))
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -141,11 +136,6 @@ class TrainConfig(Section):
             raise ValueError(
                 "training.style: a rectifier learns to reconstruct from noised images alone;"
                 " expected style: random and x_t: noised"
-            )
-        if len(set(self.target_files)) > 1:
-            raise ValueError(
-                f"objective: expected one file of counterfactual images, got"
-                f" {sorted(set(self.target_files))}"
             )
         if self.model.guidance_scale > 1.0:
             raise ValueError(

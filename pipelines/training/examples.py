@@ -20,6 +20,7 @@ from pipelines.inputs import ShardInput
 from pipelines.training.config import TrainConfig
 from pipelines.training.example_reading import Example, Findings, read_examples, refuse_nothing
 from pipelines.training.example_store import Examples, ExampleWriter, locked, opened
+from pipelines.training.objective_config import target_file
 from pipelines.training.stored_states import StoredStates
 
 _BATCH = 8
@@ -58,12 +59,11 @@ def _prepare(
     folder: Path,
 ) -> None:
     findings, writer, count = Findings(), ExampleWriter(folder), 0
-    files = config.target_files
     examples = read_examples(
         config.input,
         shards,
         image_size=denoiser.image_size,
-        target_file=files[0] if files else None,
+        target_file=target_file(config.objective),
         findings=findings,
     )
     latent_model = denoiser.latent_shape != (3, denoiser.image_size, denoiser.image_size)

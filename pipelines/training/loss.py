@@ -62,7 +62,7 @@ class TrainingLoss(nn.Module):
             total, terms = self._reconstruction(batch, plain_BLYX, edited_BLYX)
         else:
             found = self._objective(self._prediction(batch, plain_BLYX, edited_BLYX))
-            total, terms = found.total_B.mean(), found.terms
+            total, terms = found.total_B.mean(), found.means
         return Losses(total, terms, plain_BLYX.detach(), edited_BLYX.detach())
 
     def _reconstruction(

@@ -146,6 +146,8 @@ Term = Annotated[
 
 
 def _one_target(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    if not terms:
+        return terms
     files = sorted({term.file for term in terms if isinstance(term, PairedTerm)})
     if len(files) > 1:
         raise ValueError(f"expected one counterfactual file for all paired terms, got {files}")
@@ -157,8 +159,8 @@ def _one_target(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     return terms
 
 
-Terms = Annotated[tuple[Term, ...], Field(min_length=1), AfterValidator(_one_target)]
-"""Of one editor."""
+Terms = Annotated[tuple[Term, ...], AfterValidator(_one_target)]
+"""Of one editor; none of a rectifier that learns to reconstruct."""
 
 
 def term_names(terms: Sequence[Term]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from lib.sampling.grid import grid_timesteps
 from pipelines.model_source import open_model
 from pipelines.training.config import TrainConfig
 from pipelines.training.editor_config import RectifierEditor
-from pipelines.training.objective_building import check_objective
+from pipelines.training.objective_building import refuse_unfit_objective
 from pipelines.training.window import window_nodes
 
 
@@ -36,4 +36,4 @@ def check_training(config: TrainConfig) -> None:
     if isinstance(config.editor, RectifierEditor) and config.editor.start is not None:
         model = weights_sha256(checkpoint)
         editor_head(config.editor.start, RECTIFIER, model, "editor.start")
-    check_objective(config.objective, checkpoint.image_size)
+    refuse_unfit_objective(config.objective, checkpoint.image_size)

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 class World(Protocol):
     """Where this process stands among the workers."""
 
-    rank: int
-    """0 writes what is written."""
-    workers: int
-    place: int
-    """Among the workers of this machine: 0 clears what they share."""
+    @property
+    def rank(self) -> int:
+        """0 writes what is written."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def place(self) -> int:
+        """Among the workers of this machine: 0 clears what they share."""
+        ...
 
     def shared(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module with gradients averaged over the workers."""
