@@ -20,6 +20,7 @@ from cluster.verbs.library import app as library
 from cluster.verbs.planning import plan
 from cluster.verbs.regions import app as regions
 from cluster.verbs.submission import submit
+from cluster.verbs.training import train
 from lib.files.redaction import redact
 from lib.problems import Problem
 
@@ -52,10 +53,19 @@ def demo(
     faces_only: Annotated[
         bool, typer.Option("--faces-only", help="Only make the inputs of the demo's presets.")
     ] = False,
+    training_faces: Annotated[
+        bool,
+        typer.Option("--training-faces", help="Only make the inputs of the presets of `train`."),
+    ] = False,
 ) -> None:
     """Make faces, edit them with the embedded model on this machine, and show the result."""
-    from cluster.demo import make_faces, run_demo
+    from cluster.demo import make_faces, make_training_faces, run_demo
 
+    if training_faces:
+        from rich.console import Console
+
+        make_training_faces(output, Console(stderr=True))
+        return
     if faces_only:
         from rich.console import Console
 
@@ -138,6 +148,7 @@ def run(
     _leave(run_config(loaded, address=address, retry_quarantined=retry_quarantined, part=part))
 
 
+app.command()(train)
 app.command()(submit)
 
 

@@ -15,6 +15,8 @@ from pipelines.config_file import load_config
 _SHARDS, _FACES_A_SHARD, _SEED = 8, 8, 0
 _HELD_OUT_SHARDS, _HELD_OUT_SEED = 2, 5000
 """Other faces, for `library score`; the training set of the embedded model has neither."""
+_TRAINING_SHARDS, _TRAINING_FACES, _TRAINING_SEED = 12, 16, 7000
+"""Further ones, for `deltah train`."""
 
 
 def make_faces(output: str, console: Console) -> list[str]:
@@ -40,6 +42,30 @@ def make_faces(output: str, console: Console) -> list[str]:
         name="held-out",
     )
     return write_shards(faces, shards=_SHARDS, faces_per_shard=_FACES_A_SHARD, seed=_SEED)
+
+
+def make_training_faces(output: str, console: Console) -> None:
+    """Make `training/` below `output`: faces beside the same faces with a wider smile and with more
+    open eyes, for the presets of `deltah train`.
+    """
+    from lib.demo.shards import write_shards
+    from lib.models.kernels import settle
+
+    folder = os.path.join(output, "training")
+    console.print(
+        f"making {_TRAINING_SHARDS * _TRAINING_FACES} faces with counterfactuals in {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    settle(1)
+    write_shards(
+        folder,
+        shards=_TRAINING_SHARDS,
+        faces_per_shard=_TRAINING_FACES,
+        seed=_TRAINING_SEED,
+        name="training",
+        raised=("smile", "eye_open"),
+    )
 
 
 def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:

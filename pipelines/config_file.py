@@ -7,9 +7,9 @@ key, any other value (a list, the regions) is replaced whole.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,9 @@ from pipelines.config_mistakes import explain, switches_taken_for_numbers
 from pipelines.presets import PRESETS
 
 _MAX_CONFIG_BYTES = 1_000_000
+_TAGS = ("method", "kind")
+"""Keys that say which of several sections one is."""
+Tree = TypeVar("Tree", bound=BaseModel)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -33,17 +36,27 @@ def load_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig
         ConfigProblem: names every mistake with its path, the value, and what was expected.
 
     """
-    if path_or_preset in PRESETS and not storage.exists(path_or_preset):
+    return load_tree(path_or_preset, overrides, RunConfig, PRESETS)
+
+
+def load_tree(
+    path_or_preset: str,
+    overrides: Sequence[str],
+    tree: type[Tree],
+    presets: Mapping[str, Callable[[], Tree]],
+) -> Tree:
+    """The same for any config with presets of its own."""
+    if path_or_preset in presets and not storage.exists(path_or_preset):
         given, origin = {"preset": path_or_preset}, f"preset {path_or_preset}"
     else:
-        given, origin = read_values(path_or_preset), storage.redact(path_or_preset)
-    values = _over_preset(given, origin)
+        given, origin = read_values(path_or_preset, presets), storage.redact(path_or_preset)
+    values = _over_preset(given, origin, presets)
     for override in overrides:
         _set(values, override)
     try:
-        config = RunConfig.model_validate(values)
+        config = tree.model_validate(values)
     except ValidationError as error:
-        mistakes = explain(error, values)
+        mistakes = explain(error, values, tree)
     else:
         mistakes = switches_taken_for_numbers(config, values)
         if not mistakes:
@@ -51,8 +64,8 @@ def load_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig
     raise ConfigProblem("\n".join([f"{origin}: {_counted(len(mistakes))}", *mistakes]))
 
 
-def read_values(path: str) -> dict[str, Any]:
-    """The keys and values of a YAML file (path or URL).
+def read_values(path: str, presets: Collection[str] = tuple(PRESETS)) -> dict[str, Any]:
+    """The keys and values of a YAML file (path or URL); `presets` are named where there is none.
 
     Raises:
         ConfigProblem: there is none, or it is no YAML of keys and values.
@@ -62,7 +75,7 @@ def read_values(path: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigProblem(
             f"{storage.redact(path)}: expected a YAML file or a preset, found no such file;"
-            f" {_preset_hint(path)}"
+            f" {_preset_hint(path, presets)}"
         ) from error
     except (storage.ObjectTooLargeError, IsADirectoryError, UnicodeDecodeError) as error:
         raise ConfigProblem(
@@ -112,16 +125,18 @@ def _parse(text: str, origin: str) -> Any:
         raise ConfigProblem(f"{origin}: not valid YAML: {error}") from error
 
 
-def _over_preset(given: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def _over_preset(
+    given: Mapping[str, Any], origin: str, presets: Mapping[str, Callable[[], BaseModel]]
+) -> dict[str, Any]:
     values = dict(given)
     if "preset" not in values:
         return values
     name = values.pop("preset")
-    if not isinstance(name, str) or name not in PRESETS:
+    if not isinstance(name, str) or name not in presets:
         raise ConfigProblem(
-            f"{origin}: 1 mistake\n  preset: got {name!r}; {_preset_hint(str(name))}"
+            f"{origin}: 1 mistake\n  preset: got {name!r}; {_preset_hint(str(name), presets)}"
         )
-    return _merged(PRESETS[name](), values)
+    return _merged(presets[name](), values)
 
 
 def _merged(section: BaseModel, over: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,8 +145,8 @@ def _merged(section: BaseModel, over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         inner = getattr(section, key, None) if key in type(section).model_fields else None
         if isinstance(inner, BaseModel) and isinstance(value, Mapping):
-            other_kind = value.get("method", getattr(inner, "method", None)) != getattr(
-                inner, "method", None
+            other_kind = any(
+                tag in value and value[tag] != getattr(inner, tag, None) for tag in _TAGS
             )
             values[key] = dict(value) if other_kind else _merged(inner, value)
         else:
@@ -158,13 +173,16 @@ def _set(values: dict[str, Any], override: str) -> None:
         at = at[key]
     if keys == ["discover", "method"] and at.get("method") != value:
         at.clear()  # the other method has other keys
+    if keys == ["editor", "kind"] and at.get("kind") != value:
+        for key in set(at) - {"name", "region"}:  # what all kinds have alike
+            del at[key]
     at[keys[-1]] = value
 
 
-def _preset_hint(name: str) -> str:
-    near = difflib.get_close_matches(name, PRESETS, n=1)
+def _preset_hint(name: str, presets: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, presets, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
-    return f"{hint}presets are {', '.join(sorted(PRESETS))}"
+    return f"{hint}presets are {', '.join(sorted(presets))}"
 
 
 def _kind(value: Any) -> str:

@@ -55,11 +55,13 @@ class _Place:
     """Values of the key by which the value is known for one of several sections."""
 
 
-def explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    """One line a mistake, sorted by path, for the values that were validated."""
+def explain(
+    error: ValidationError, values: Mapping[str, Any], tree: type[BaseModel] = RunConfig
+) -> list[str]:
+    """One line a mistake, sorted by path, for the values that were validated as a `tree`."""
     found: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        place = _locate(detail["loc"])
+        place = _locate(detail["loc"], tree)
         if place.branches and place.branch is not None:
             value: Any = values
             for step in place.path[: place.branch_depth]:
@@ -94,11 +96,11 @@ def _leaves(taken: Any, given: Any, path: str) -> Iterator[tuple[str, Any, Any]]
         yield path, given, taken
 
 
-def _locate(loc: Sequence[int | str]) -> _Place:
+def _locate(loc: Sequence[int | str], tree: type[BaseModel]) -> _Place:
     """Follow pydantic's location through the types; unlike the file it names union branches."""
-    kind: Any = RunConfig
+    kind: Any = tree
     path: list[int | str] = []
-    section: type[BaseModel] = RunConfig
+    section = tree
     branches: tuple[type[BaseModel], ...] = ()
     branch: type[BaseModel] | None = None
     depth = 0

@@ -19,7 +19,11 @@ from pipelines.training.claim import claim
 from pipelines.training.config import TrainConfig
 from pipelines.training.editor_config import RectifierEditor
 from pipelines.training.objective_config import located
-from pipelines.training.preflight import check_training
+from pipelines.training.preflight import (
+    check_training,
+    trained_timesteps,
+    training_evaluations,
+)
 from pipelines.training.progress import Progress, read_progress
 
 EXIT_STOPPED = 1
@@ -59,6 +63,28 @@ def run_training(config: TrainConfig, *, address: str | None, console: Console) 
             return EXIT_STOPPED
     _show_result(root, console)
     return 0
+
+
+def show_cost(config: TrainConfig, console: Console) -> None:
+    """What the training will be, after all that can be refused was looked at.
+
+    Raises:
+        Problem: as `run_training`.
+    """
+    shards = expand_inputs(config.input.shards)
+    if len(missing_inputs(shards)) == len(shards):
+        raise none_there(shards)
+    check_training(config)
+    timesteps = trained_timesteps(config)
+    rows = [
+        ("editor", f"{config.editor.name}, a {config.editor.kind}"),
+        ("shards", f"{len(shards):,}"),
+        ("timesteps", f"{timesteps[0]} down to {timesteps[-1]}, {len(timesteps)} of the grid"),
+        ("optimizer steps", f"{config.training.steps:,} of {config.training.batch_size} examples"),
+        ("network evaluations", f"{training_evaluations(config):,}, as many gradients beside"),
+    ]
+    for label, value in rows:
+        console.print(f"{label:20s} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _located(config: TrainConfig) -> TrainConfig:

@@ -37,3 +37,19 @@ def check_training(config: TrainConfig) -> None:
         model = weights_sha256(checkpoint)
         editor_head(config.editor.start, RECTIFIER, model, "editor.start")
     refuse_unfit_objective(config.objective, checkpoint.image_size)
+
+
+def trained_timesteps(config: TrainConfig) -> tuple[int, ...]:
+    """Of the grid in the window, from the highest down; raises as `check_training`."""
+    checkpoint = open_model(config.model)
+    timesteps = grid_timesteps(
+        config.grid.num_steps, config.grid.spacing, checkpoint.num_train_timesteps
+    )
+    return tuple(timesteps[node - 1] for node in window_nodes(config, timesteps))
+
+
+def training_evaluations(config: TrainConfig) -> int:
+    """Network evaluations of all steps together, a pass of the decoder half counted as one: the
+    frozen network's and the edited one's of every example.
+    """
+    return 2 * config.training.steps * config.training.batch_size

@@ -1,0 +1,56 @@
+"""`deltah train`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")],
+    engine: Annotated[
+        Literal["local", "ray"] | None, typer.Option(help="Overrides execution.engine.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a Ray head. Default: RAY_ADDRESS, else a Ray of its own."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Overrides execution.workers.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a value, such as training.steps=1000. Repeatable."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check everything, and say what it will cost.")
+    ] = False,
+) -> None:
+    """Train an editor; run it again to go on where it stopped."""
+    from rich.console import Console
+
+    from cluster.submission.job_folder import refuse_fleeting_output
+    from cluster.training.runner import run_training, show_cost
+    from pipelines.config_file import load_tree
+    from pipelines.training.config import TrainConfig
+    from pipelines.training.presets import TRAIN_PRESETS
+
+    overrides = list(changes or ())
+    for key, value in (
+        ("engine", engine),
+        ("workers", workers),
+        ("gpus_per_worker", gpus_per_worker),
+    ):
+        if value is not None:
+            overrides.append(f"execution.{key}={value}")
+    loaded = load_tree(config, overrides, TrainConfig, TRAIN_PRESETS)
+    if address is not None and loaded.execution.engine != "ray":
+        raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
+    refuse_fleeting_output(loaded.output.folder)
+    console = Console(stderr=True)
+    if check:
+        show_cost(loaded, console)
+        return
+    raise typer.Exit(run_training(loaded, address=address, console=console))

@@ -1,0 +1,97 @@
+"""Complete configs of trainings to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.config import Grid, Input, Model
+from pipelines.training.config import Schedule, TrainConfig, TrainExecution, TrainOutput
+from pipelines.training.editor_config import (
+    Editor,
+    FunctionEditor,
+    RectifierEditor,
+    StepShiftsEditor,
+)
+from pipelines.training.objective_config import ClipTerm, PairedTerm, PixelTerm, Term
+
+_FACES = "demo-output/training/training-{00000..00011}.tar"
+_WINDOW = (900, 300)
+
+
+def train_smile() -> TrainConfig:
+    """The demo's smile: a free delta h from faces beside the same faces with more of it."""
+    editor = StepShiftsEditor(kind="delta_h", name="smile", region="mouth", window=_WINDOW)
+    return _of_faces(editor, "smile")
+
+
+def train_eyes() -> TrainConfig:
+    """The demo's opening of the eyes, likewise."""
+    editor = StepShiftsEditor(kind="delta_h", name="eyes-open", region="eyes", window=_WINDOW)
+    return _of_faces(editor, "eye_open")
+
+
+def train_smile_fn() -> TrainConfig:
+    """The smile by f_t, Asyrp's network."""
+    editor = FunctionEditor(kind="direction_fn", name="smile-fn", region="mouth", window=_WINDOW)
+    return _of_faces(editor, "smile")
+
+
+def train_eyes_fn() -> TrainConfig:
+    """The opening of the eyes by f_t."""
+    editor = FunctionEditor(kind="direction_fn", name="eyes-open-fn", region="eyes", window=_WINDOW)
+    return _of_faces(editor, "eye_open")
+
+
+def train_rectifier() -> TrainConfig:
+    """A rectifier of the embedded model that reconstructs."""
+    return TrainConfig(
+        input=Input(shards=(_FACES,)),
+        editor=RectifierEditor(kind="rectifier", name="faithful"),
+        training=Schedule(steps=500, batch_size=12, weight_decay=1e-5),
+        output=TrainOutput(folder="demo-output/train-rectifier"),
+    )
+
+
+def train_celebahq() -> TrainConfig:
+    """Asyrp's smile on google/ddpm-celebahq-256: f_t driven by text, with a CLIP model on disk."""
+    return TrainConfig(
+        input=Input(shards=("celebahq/{00000..00003}.tar",)),
+        model=Model(checkpoint="google/ddpm-celebahq-256"),
+        grid=Grid(num_steps=40),
+        editor=FunctionEditor(kind="direction_fn", name="smiling", window=(999, 513)),
+        objective=(
+            ClipTerm(
+                kind="clip",
+                weight=0.8,
+                model="models/clip-vit-base-patch16",
+                source="face",
+                target="smiling face",
+                templates="imagenet",
+            ),
+            PixelTerm(kind="l1", weight=3.0),
+        ),
+        training=Schedule(steps=2000, batch_size=8),
+        output=TrainOutput(folder="celebahq-smiling"),
+        execution=TrainExecution(engine="ray", workers=1, gpus_per_worker=1.0),
+    )
+
+
+def _of_faces(editor: Editor, factor: str) -> TrainConfig:
+    paired: Term = PairedTerm(kind="paired", file=f"{factor}_up.png")
+    return TrainConfig(
+        input=Input(shards=(_FACES,)),
+        editor=editor,
+        objective=(paired,),
+        training=Schedule(steps=300, batch_size=12),
+        output=TrainOutput(folder=f"demo-output/train-{editor.name}", dtype="float16"),
+    )
+
+
+TRAIN_PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "train-smile": train_smile,
+    "train-eyes": train_eyes,
+    "train-smile-fn": train_smile_fn,
+    "train-eyes-fn": train_eyes_fn,
+    "train-rectifier": train_rectifier,
+    "train-celebahq": train_celebahq,
+}
