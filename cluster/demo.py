@@ -15,7 +15,7 @@ from pipelines.config_file import load_config
 _SHARDS, _FACES_A_SHARD, _SEED = 8, 8, 0
 _HELD_OUT_SHARDS, _HELD_OUT_SEED = 2, 5000
 """Other faces, for `library score`; the training set of the embedded model has neither."""
-_TRAINING_SHARDS, _TRAINING_FACES, _TRAINING_SEED = 12, 16, 7000
+_TRAINING_SHARDS, _TRAINING_FACES, _TRAINING_SEED = 32, 32, 7000
 """Further ones, for `deltah train`."""
 
 

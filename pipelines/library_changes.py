@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib.direction import WHOLE, Direction, combined, projected_out
-from lib.directions.library_rows import RECORD
+from lib.directions.library_rows import RECORD, TABLE, read_record
 from lib.directions.library_store import Library, read_library_folder, write_library
 from lib.files import storage
 from lib.problems import ConfigProblem
@@ -109,9 +109,11 @@ def add_directions(
     """
     known: Sequence[Direction] = ()
     record = details
-    if storage.exists(storage.join(root, RECORD)):
+    if storage.exists(storage.join(root, TABLE)):
         library = read_library_folder(root)
         known, record = library.directions, library.record
+    elif storage.exists(storage.join(root, RECORD)):  # of learned editors alone
+        record = read_record(root)
     ids = {d.id for d in known}
     new = list({d.id: d for d in directions if d.id not in ids}.values())
     return write_library(root, record, [*known, *new]), len(new)

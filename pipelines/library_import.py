@@ -56,6 +56,8 @@ class Origin:
     """Asyrp: which network of a file of several."""
     ignores_time: bool = False
     """Asyrp: the network was trained without the time embedding."""
+    window: tuple[int, int] | None = None
+    """Asyrp, kept as a function: highest and lowest timestep at which it is to be applied."""
 
 
 def import_file(
@@ -149,14 +151,27 @@ def _asyrp(
             f"--config: expected a run's config, because {storage.redact(url)} holds a network of"
             " h and t, which is averaged over the images of the config's shards"
         )
-    h, placement = _observed(origin, label, config, images)
-    return baked(content, h, placement, per_step=per_step)
+    seen = observed(origin, label, config, images)
+    return baked(content, seen.h, seen.placement, per_step=per_step)
 
 
-def _observed(
-    origin: Origin, label: str | None, config: RunConfig, images: int
-) -> tuple[Mapping[int, Tensor], Placement]:
-    """(h_BCYX of the images by timestep, where such directions belong)."""
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """h of some images, over which a function is averaged."""
+
+    h: Mapping[int, Tensor]
+    """Timestep -> h_BCYX."""
+    placement: Placement
+    """Where such directions belong."""
+    h_norms: Mapping[int, float]
+
+
+def observed(origin: Origin, label: str | None, config: RunConfig, images: int) -> Observed:
+    """Of the first images of a config, at its grid's timesteps in its window.
+
+    Raises:
+        ConfigProblem: the config is of another model, or an image cannot be read.
+    """
     subject = load_subject(config)
     engine = subject.engine
     wanted = weights_sha256(open_checkpoint(origin.checkpoint))
@@ -172,7 +187,7 @@ def _observed(
     observe = Observer(engine.denoiser, timesteps=timesteps, batch_size=config.invert.batch_size)
     failures: list[Failure] = []
     inverted = (image.inverted for image in held_out.images)
-    seen = [observed.h_SCYX for observed in observe(inverted, failures.append)]
+    seen = [one.h_SCYX for one in observe(inverted, failures.append)]
     if failures:
         raise ConfigProblem(
             f"{failures[0].shard} #{failures[0].index}: {failures[0].message}; expected images"
@@ -188,4 +203,5 @@ def _observed(
         region=origin.region,
         label=label,
     )
-    return {t: h_NSCYX[:, step] for step, t in enumerate(timesteps)}, placement
+    h = {t: h_NSCYX[:, step] for step, t in enumerate(timesteps)}
+    return Observed(h, placement, engine.h_norms)

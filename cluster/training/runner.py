@@ -4,6 +4,7 @@ what came of it. Where it is done already, neither torch nor ray is imported.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def _train(
         except Stopped:
             return interrupts.asked
         finally:
-            cache.parent.rmdir()
+            shutil.rmtree(cache.parent, ignore_errors=True)
     return ""
 
 

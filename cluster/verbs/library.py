@@ -160,6 +160,49 @@ def export(
     typer.echo(f"{len(chosen)} directions in {output}")
 
 
+@app.command()
+def add(
+    library: _Library,
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders of finished trainings, or other libraries.")
+    ],
+) -> None:
+    """Put learned editors into a library, old or new, beside its directions."""
+    from pipelines.library_editors import add_editors
+
+    for record in add_editors(library, sources):
+        typer.echo(f"{record.id} {record.type} {record.label} of {record.region}")
+
+
+@app.command()
+def bake(
+    library: _Library,
+    editor: Annotated[str, typer.Argument(help="A function's id, or the first digits of it.")],
+    config: Annotated[
+        str, typer.Argument(help="A run's config with images to average over; its window counts.")
+    ],
+    images: Annotated[int, typer.Option(min=1, help="Of that config.")] = 16,
+    one_for_all_steps: Annotated[
+        bool, typer.Option("--global", help="One shift for all timesteps, their mean.")
+    ] = False,
+    changes: _Set = None,
+) -> None:
+    """Average a learned function of h over images, and keep that as a direction."""
+    from pipelines.config_file import load_config
+    from pipelines.library_editors import bake_editor
+
+    loaded = load_config(config, changes or ())
+    made = bake_editor(
+        library,
+        editor,
+        loaded,
+        images,
+        per_step=not one_for_all_steps,
+        checkpoint=loaded.model.checkpoint,
+    )
+    typer.echo(f"{made.id} of {made.region}: the mean of {made.label} over {made.support} images")
+
+
 @app.command("import")
 def import_directions(
     file: Annotated[str, typer.Argument(help="A .safetensors, .pt or .pth file.")],
@@ -190,6 +233,15 @@ def import_directions(
         str | None, typer.Option(help="Asyrp: a run's config with images to average over.")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Of that config.")] = 16,
+    as_function: Annotated[
+        bool, typer.Option("--function", help="Asyrp: keep the network, as a learned editor.")
+    ] = False,
+    window: Annotated[
+        str, typer.Option(help="With --function: highest and lowest timestep, as 999,513.")
+    ] = "",
+    trained_steps: Annotated[
+        int, typer.Option(min=1, help="With --function: decoding steps of its training.")
+    ] = 50,
 ) -> None:
     """Put the directions of another library or program into a library."""
     from pipelines.config_file import load_config
@@ -207,10 +259,29 @@ def import_directions(
         one_for_all_steps=one_for_all_steps,
         block=block,
         ignores_time=ignores_time,
+        window=_window(window),
     )
+    if as_function:
+        from pipelines.library_editors import import_published_function
+
+        record = import_published_function(library, file, origin, trained_steps)
+        typer.echo(f"{record.id} {record.type} {record.label} in {library}")
+        return
     loaded = None if config is None else load_config(config)
     _, new = import_file(library, file, origin, config=loaded, images=images)
     typer.echo(f"{new} new directions in {library}")
+
+
+def _window(text: str) -> tuple[int, int] | None:
+    found = _timesteps(text)
+    if not found:
+        return None
+    if len(found) != 2 or found[0] < found[1]:
+        raise typer.BadParameter(
+            f"expected the highest and the lowest timestep, such as 999,513, got {text!r}",
+            param_hint="--window",
+        )
+    return found[0], found[1]
 
 
 def _timesteps(text: str) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from lib.rectifier.modulation import Factors, KernelShape, kernel_shapes
 
 SMALL, RESNET = "small", "resnet"
 _SINUSOIDS = 64
-_FIRST_STD = 0.1
+_FIRST_STD = 1.0
 
 
 @dataclass(frozen=True, slots=True)

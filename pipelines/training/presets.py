@@ -14,40 +14,40 @@ from pipelines.training.editor_config import (
 )
 from pipelines.training.objective_config import ClipTerm, PairedTerm, PixelTerm, Term
 
-_FACES = "demo-output/training/training-{00000..00011}.tar"
+_FACES = "demo-output/training/training-{00000..00031}.tar"
 _WINDOW = (900, 300)
 
 
 def train_smile() -> TrainConfig:
     """The demo's smile: a free delta h from faces beside the same faces with more of it."""
     editor = StepShiftsEditor(kind="delta_h", name="smile", region="mouth", window=_WINDOW)
-    return _of_faces(editor, "smile")
+    return _of_faces(editor, "smile", steps=200)
 
 
 def train_eyes() -> TrainConfig:
     """The demo's opening of the eyes, likewise."""
     editor = StepShiftsEditor(kind="delta_h", name="eyes-open", region="eyes", window=_WINDOW)
-    return _of_faces(editor, "eye_open")
+    return _of_faces(editor, "eye_open", steps=200)
 
 
 def train_smile_fn() -> TrainConfig:
     """The smile by f_t, Asyrp's network."""
     editor = FunctionEditor(kind="direction_fn", name="smile-fn", region="mouth", window=_WINDOW)
-    return _of_faces(editor, "smile")
+    return _of_faces(editor, "smile", steps=300)
 
 
 def train_eyes_fn() -> TrainConfig:
     """The opening of the eyes by f_t."""
     editor = FunctionEditor(kind="direction_fn", name="eyes-open-fn", region="eyes", window=_WINDOW)
-    return _of_faces(editor, "eye_open")
+    return _of_faces(editor, "eye_open", steps=200)
 
 
 def train_rectifier() -> TrainConfig:
     """A rectifier of the embedded model that reconstructs."""
     return TrainConfig(
         input=Input(shards=(_FACES,)),
-        editor=RectifierEditor(kind="rectifier", name="faithful"),
-        training=Schedule(steps=500, batch_size=12, weight_decay=1e-5),
+        editor=RectifierEditor(kind="rectifier", name="faithful", learning_rate=2e-3),
+        training=Schedule(steps=400, batch_size=12, weight_decay=1e-5),
         output=TrainOutput(folder="demo-output/train-rectifier"),
     )
 
@@ -76,13 +76,13 @@ def train_celebahq() -> TrainConfig:
     )
 
 
-def _of_faces(editor: Editor, factor: str) -> TrainConfig:
+def _of_faces(editor: Editor, factor: str, steps: int) -> TrainConfig:
     paired: Term = PairedTerm(kind="paired", file=f"{factor}_up.png")
     return TrainConfig(
         input=Input(shards=(_FACES,)),
         editor=editor,
         objective=(paired,),
-        training=Schedule(steps=300, batch_size=12),
+        training=Schedule(steps=steps, batch_size=12),
         output=TrainOutput(folder=f"demo-output/train-{editor.name}", dtype="float16"),
     )
 
