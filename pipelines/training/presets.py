@@ -8,6 +8,7 @@ from pipelines.config import Grid, Input, Model
 from pipelines.training.config import Schedule, TrainConfig, TrainExecution, TrainOutput
 from pipelines.training.editor_config import (
     Editor,
+    FineTuneEditor,
     FunctionEditor,
     RectifierEditor,
     StepShiftsEditor,
@@ -21,13 +22,13 @@ _WINDOW = (900, 300)
 def train_smile() -> TrainConfig:
     """The demo's smile: a free delta h from faces beside the same faces with more of it."""
     editor = StepShiftsEditor(kind="delta_h", name="smile", region="mouth", window=_WINDOW)
-    return _of_faces(editor, "smile", steps=200)
+    return _of_faces(editor, "smile", steps=160)
 
 
 def train_eyes() -> TrainConfig:
     """The demo's opening of the eyes, likewise."""
     editor = StepShiftsEditor(kind="delta_h", name="eyes-open", region="eyes", window=_WINDOW)
-    return _of_faces(editor, "eye_open", steps=200)
+    return _of_faces(editor, "eye_open", steps=120)
 
 
 def train_smile_fn() -> TrainConfig:
@@ -39,7 +40,34 @@ def train_smile_fn() -> TrainConfig:
 def train_eyes_fn() -> TrainConfig:
     """The opening of the eyes by f_t."""
     editor = FunctionEditor(kind="direction_fn", name="eyes-open-fn", region="eyes", window=_WINDOW)
-    return _of_faces(editor, "eye_open", steps=200)
+    return _of_faces(editor, "eye_open", steps=150)
+
+
+def train_smile_unrolled() -> TrainConfig:
+    """The smile by f_t in Asyrp's own style: along the edited trajectory, on few faces."""
+    editor = FunctionEditor(
+        kind="direction_fn", name="smile-unrolled", region="mouth", window=_WINDOW
+    )
+    return _of_few_faces(editor, Schedule(style="unrolled", steps=96, batch_size=8))
+
+
+def train_smile_tuned() -> TrainConfig:
+    """The smile by fine-tuning all weights (DiffusionCLIP), on few faces."""
+    editor = FineTuneEditor(
+        kind="fine_tune", name="smile-tuned", region="mouth", learning_rate=1e-4
+    )
+    return _of_few_faces(editor, Schedule(steps=150, batch_size=8))
+
+
+def train_smile_rectified() -> TrainConfig:
+    """The smile on top of the rectifier of `train-rectifier` (Hou et al.), on few faces."""
+    editor = RectifierEditor(
+        kind="rectifier",
+        name="smile-rectified",
+        region="mouth",
+        start="demo-output/train-rectifier",
+    )
+    return _of_few_faces(editor, Schedule(steps=100, batch_size=8))
 
 
 def train_rectifier() -> TrainConfig:
@@ -76,6 +104,12 @@ def train_celebahq() -> TrainConfig:
     )
 
 
+def _of_few_faces(editor: Editor, schedule: Schedule) -> TrainConfig:
+    config = _of_faces(editor, "smile", steps=1)
+    shards = (_FACES.replace("{00000..00031}", "{00000..00001}"),)
+    return config.model_copy(update={"input": Input(shards=shards), "training": schedule})
+
+
 def _of_faces(editor: Editor, factor: str, steps: int) -> TrainConfig:
     paired: Term = PairedTerm(kind="paired", file=f"{factor}_up.png")
     return TrainConfig(
@@ -92,6 +126,9 @@ TRAIN_PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "train-eyes": train_eyes,
     "train-smile-fn": train_smile_fn,
     "train-eyes-fn": train_eyes_fn,
+    "train-smile-unrolled": train_smile_unrolled,
+    "train-smile-tuned": train_smile_tuned,
+    "train-smile-rectified": train_smile_rectified,
     "train-rectifier": train_rectifier,
     "train-celebahq": train_celebahq,
 }
