@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pipelines.config import Execution, Grid, Input, Model, Output, RunConfig
 from pipelines.discovery_config import JacobianDiscovery, LocalisedDiscovery
 from pipelines.edit_config import Edit
+from pipelines.edit_plan_config import EditPlan, Selected
 from pipelines.evaluate_config import AttributeChanges, Evaluate
 from pipelines.inversion_config import Invert
+from pipelines.learned_config import Learned
 from pipelines.segment_config import Box, MaskFile, Segment, Source
+
+_WINDOWED = Edit(window=(560, 300), strengths=(-0.1, 0.1))
+"""Of the demo's faces, for directions alone."""
 
 
 def demo() -> RunConfig:
@@ -25,7 +30,17 @@ def demo() -> RunConfig:
             regions={name: MaskFile(file=f"{name}.png") for name in ("eyes", "mouth", "hair")}
         ),
         discover=JacobianDiscovery(timesteps=(368,), directions=1, tolerance=0.2),
-        edit=Edit(window=(560, 300), strengths=(-0.1, 0.1)),
+        learned=Learned(path="embedded", labels=("smile", "eyes-open")),
+        edit=Edit(
+            window=(560, 300),
+            strengths=(-0.1, 0.1),
+            plan=EditPlan(
+                entries=(
+                    Selected(labels=("smile", "eyes-open"), strengths=(0.5, 1.0)),
+                    Selected(methods=("jacobian",)),
+                )
+            ),
+        ),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
         evaluate=Evaluate(attributes=AttributeChanges()),
         execution=Execution(engine="ray", workers=2),
@@ -37,6 +52,8 @@ def demo_library() -> RunConfig:
     return demo().model_copy(
         update={
             "pipeline": "direction_library",
+            "learned": None,
+            "edit": _WINDOWED,
             "discover": LocalisedDiscovery(method="localised", timesteps=(368,), directions=3),
             "output": Output(folder="demo-output/library-run"),
         }
@@ -47,6 +64,8 @@ def demo_held_out() -> RunConfig:
     """The demo on faces that `demo-library` does not see: for `deltah library score`."""
     return demo().model_copy(
         update={
+            "learned": None,
+            "edit": _WINDOWED,
             "input": Input(shards=("demo-output/held-out/held-out-{00000..00001}.tar",)),
             "output": Output(folder="demo-output/held-out-run", layout="pairs", format="png"),
         }
@@ -58,6 +77,8 @@ def demo_regions() -> RunConfig:
     return demo().model_copy(
         update={
             "pipeline": "region_model",
+            "learned": None,
+            "edit": _WINDOWED,
             "output": Output(folder="demo-output/regions-run"),
         }
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lib.denoiser import Denoiser
-from lib.direction import Direction, content_id, stored
+from lib.direction import Direction, stored
 from lib.editors.delta_block import delta_h
 from lib.editors.editor_record import (
     DELTA,
@@ -71,30 +71,33 @@ def load_editor(
 
 
 def learned_direction(record: EditorRecord, delta_SCYX: Tensor, rank: int) -> Direction:
-    """A free delta h as a direction whose steps keep their lengths.
+    """A free delta h as a direction whose steps keep their lengths; a step that no training step
+    has reached has length 0, and a unit vector that means nothing.
 
     Raises:
-        ConfigProblem: a step is zero, or the shape is not that of the record.
+        ConfigProblem: all of it is zero, or the shape is not that of the record.
     """
     if tuple(delta_SCYX.shape) != record.shape:
         raise ConfigProblem(
             f"editor {record.id}: expected delta h {record.shape}, got {tuple(delta_SCYX.shape)}"
         )
-    float_SCYX = delta_SCYX.float()
+    float_SCYX = delta_SCYX.float().clone()
     norm_S = float_SCYX.flatten(1).norm(dim=1)
-    if not bool((norm_S > _SHORTEST).all()):
-        raise ConfigProblem(f"editor {record.id}: delta h is zero at a step; train it longer")
+    reached_S = norm_S > _SHORTEST
+    if not bool(reached_S.any()):
+        raise ConfigProblem(f"editor {record.id}: delta h is zero; train it longer")
+    float_SCYX[~reached_S] = 1.0
     unit_SCYX = stored(float_SCYX, "float32")
     steps = record.timesteps
     return Direction(
         vector_SCYX=unit_SCYX,
-        id=content_id(unit_SCYX, "h", record.h_layer, record.model, steps),
+        id=record.id,
         space="h",
         h_layer=record.h_layer,
         model=record.model,
         timesteps=steps,
         method=record.method,
-        parameters={"editor": record.id, **record.parameters},
+        parameters=dict(record.parameters),
         region=record.region,
         mask_sha256="",
         shard=None,
