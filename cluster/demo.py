@@ -69,7 +69,7 @@ def make_training_faces(output: str, console: Console) -> None:
 
 
 def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) -> Outcome:
-    """Make the input below `output`, run the preset `demo` on it and write the report.
+    """Make the input below `output`, run the preset `demo-learned` on it and write the report.
 
     The panel at the end names what was made; before it stand a worker's memory, the progress line
     and what the run took.
@@ -78,7 +78,7 @@ def run_demo(output: str, engine: Literal["local", "ray"], workers: int | None) 
     folder = os.path.join(output, "run")
     urls = make_faces(output, console)
     count = workers or (1 if engine == "local" else 2)
-    preset = load_config("demo")
+    preset = load_config("demo-learned")
     config = preset.model_copy(
         update={
             "input": preset.input.model_copy(update={"shards": tuple(urls)}),

@@ -28,7 +28,15 @@ def located(config: RunConfig) -> RunConfig:
         path = absolute(config.invert.latents).rstrip("/")
         update["invert"] = config.invert.model_copy(update={"latents": path})
     update["segment"] = located_segment(config.segment, absolute)
-    checkpoint = config.model.checkpoint
+    if config.learned is not None and config.learned.path != EMBEDDED:
+        path = absolute(config.learned.path)
+        update["learned"] = config.learned.model_copy(update={"path": path})
+    checkpoint, rectifier = config.model.checkpoint, config.model.rectifier
+    of_model: dict[str, object] = {}
     if checkpoint != EMBEDDED and not comes_from_hub(checkpoint):
-        update["model"] = config.model.model_copy(update={"checkpoint": absolute(checkpoint)})
+        of_model["checkpoint"] = absolute(checkpoint)
+    if rectifier is not None:
+        of_model["rectifier"] = absolute(rectifier)
+    if of_model:
+        update["model"] = config.model.model_copy(update=of_model)
     return config.model_copy(update=update)

@@ -15,9 +15,6 @@ from pipelines.inversion_config import Invert
 from pipelines.learned_config import Learned
 from pipelines.segment_config import Box, MaskFile, Segment, Source
 
-_WINDOWED = Edit(window=(560, 300), strengths=(-0.1, 0.1))
-"""Of the demo's faces, for directions alone."""
-
 
 def demo() -> RunConfig:
     """The embedded face model on generated faces: minutes on two CPU cores."""
@@ -30,20 +27,31 @@ def demo() -> RunConfig:
             regions={name: MaskFile(file=f"{name}.png") for name in ("eyes", "mouth", "hair")}
         ),
         discover=JacobianDiscovery(timesteps=(368,), directions=1, tolerance=0.2),
-        learned=Learned(path="embedded", labels=("smile", "eyes-open")),
-        edit=Edit(
-            window=(560, 300),
-            strengths=(-0.1, 0.1),
-            plan=EditPlan(
-                entries=(
-                    Selected(labels=("smile", "eyes-open"), strengths=(0.5, 1.0)),
-                    Selected(methods=("jacobian",)),
-                )
-            ),
-        ),
+        edit=Edit(window=(560, 300), strengths=(-0.1, 0.1)),
         output=Output(folder="demo-output/run", layout="pairs", format="png"),
         evaluate=Evaluate(attributes=AttributeChanges()),
         execution=Execution(engine="ray", workers=2),
+    )
+
+
+def demo_learned() -> RunConfig:
+    """The demo with the learned smile and opening of the eyes beside the directions that are found:
+    what `deltah demo` runs.
+    """
+    return demo().model_copy(
+        update={
+            "learned": Learned(path="embedded", labels=("smile", "eyes-open")),
+            "edit": Edit(
+                window=(560, 300),
+                strengths=(-0.1, 0.1),
+                plan=EditPlan(
+                    entries=(
+                        Selected(labels=("smile", "eyes-open"), strengths=(0.5, 1.0)),
+                        Selected(methods=("jacobian",)),
+                    )
+                ),
+            ),
+        }
     )
 
 
@@ -52,8 +60,6 @@ def demo_library() -> RunConfig:
     return demo().model_copy(
         update={
             "pipeline": "direction_library",
-            "learned": None,
-            "edit": _WINDOWED,
             "discover": LocalisedDiscovery(method="localised", timesteps=(368,), directions=3),
             "output": Output(folder="demo-output/library-run"),
         }
@@ -64,8 +70,6 @@ def demo_held_out() -> RunConfig:
     """The demo on faces that `demo-library` does not see: for `deltah library score`."""
     return demo().model_copy(
         update={
-            "learned": None,
-            "edit": _WINDOWED,
             "input": Input(shards=("demo-output/held-out/held-out-{00000..00001}.tar",)),
             "output": Output(folder="demo-output/held-out-run", layout="pairs", format="png"),
         }
@@ -77,8 +81,6 @@ def demo_regions() -> RunConfig:
     return demo().model_copy(
         update={
             "pipeline": "region_model",
-            "learned": None,
-            "edit": _WINDOWED,
             "output": Output(folder="demo-output/regions-run"),
         }
     )
@@ -165,6 +167,7 @@ def _of_scenes(name: str, regions: dict[str, Source]) -> RunConfig:
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
+    "demo-learned": demo_learned,
     "demo-library": demo_library,
     "demo-held-out": demo_held_out,
     "demo-regions": demo_regions,
