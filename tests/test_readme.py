@@ -14,6 +14,8 @@ from cluster.watching.ray_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from lib.files import schemas
 from pipelines.config import RunConfig
 from pipelines.presets import PRESETS
+from pipelines.training.config import TrainConfig
+from pipelines.training.presets import TRAIN_PRESETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -43,6 +45,19 @@ def test_every_config_key_is_documented_and_no_other() -> None:
     assert documented("## Config") == keys | plain
 
 
+def test_every_key_of_a_training_is_documented_and_no_other() -> None:
+    shared = {"input", "model", "grid"}
+    fields = TrainConfig.model_fields
+    kinds = {
+        f"{name}.{key}"
+        for name, field in fields.items()
+        for section in sections(field.annotation)
+        for key in section.model_fields
+        if name not in shared
+    }
+    assert documented("Config of a training") == kinds | {"objective"}
+
+
 def test_every_column_is_documented_and_no_other() -> None:
     assert documented("Columns of `manifest/edits") == set(schemas.EDITS.names)
     assert documented("Columns of `directions") == set(
@@ -66,7 +81,7 @@ def test_every_event_is_named() -> None:
     assert {name for name in events if f"`{name}`" not in README} == set()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [*PRESETS, *TRAIN_PRESETS])
 def test_every_preset_is_named(name: str) -> None:
     assert f"`{name}`" in README
 
