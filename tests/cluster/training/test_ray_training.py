@@ -44,7 +44,7 @@ def delta(config: Path) -> torch.Tensor:
 
 
 def test_two_workers_take_the_steps_of_one_with_batches_twice_as_large(written: Written) -> None:
-    # batch_size is that of all workers together. Of Adam's first steps only the signs count, so that
+    # batch_size is that of all workers together. In Adam's first steps only signs count, so that the
     # rounding of small gradients is magnified there.
     schedule = {"steps": 5, "batch_size": 8, "optimizer": "sgd"}
     editor = {"kind": "delta_h", "name": "bright", "window": [900, 0], "learning_rate": 3.0}
