@@ -112,9 +112,11 @@ class Steering:
         if count > done and any(self._active[done:count]) and self._shift_BCYX is not None:
             rows = range(done, count)
 
-            def shift(h_BCYX: Tensor) -> Tensor:
+            def of_h(h_BCYX: Tensor) -> Tensor:
                 return self._shifts_of(h_BCYX, rows)
 
+            depends = any(self._functions[row] for row in rows)
+            shift = of_h if depends else self._shift_BCYX[done:count]
             parts.append(self._denoiser.predict_shifted(x_BLYX[done:], self._t, shift))
         elif count > done:
             parts.append(self._predict(x_BLYX[done:]))

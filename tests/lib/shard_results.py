@@ -62,6 +62,7 @@ def direction_rows(shard: str, indices: Sequence[int], dtype: str = "float16") -
         "shard": shard, "rank": 0, "singular_value": 3.0, "gap": 0.5, "residual": 0.01,
         "angle": 0.02, "converged": True, "jvp_count": 40, "vjp_count": 38,
         "sign_rule": "largest_positive", "h_norm": 12.5, "unit_strength": 1.0, "parents": [],
+        "type": "direction", "lengths": [],
         "support": 1,
     }  # fmt: skip
     columns = []

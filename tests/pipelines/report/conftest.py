@@ -158,6 +158,7 @@ class Run:
                 "index": index, "key": "k", "rank": 0, "singular_value": 3.0 + index, "gap": 0.5,
                 "residual": 0.01, "angle": 0.02, "converged": index != 0, "jvp_count": 40,
                 "vjp_count": 38, "sign_rule": "mean", "h_norm": 12.5, "parents": [], "label": None,
+                "type": "direction", "lengths": [],
                 "support": 1, "unit_strength": 1.0,
             }
             for index in range(samples)
