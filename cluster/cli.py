@@ -209,10 +209,17 @@ def show(
         bool, typer.Option("--open/--no-open", help="Open it in a browser, on a terminal.")
     ] = True,
 ) -> None:
-    """Write the HTML report of a run and print where it is."""
-    from pipelines.report.page import write_report
+    """Write the HTML page of a run or a training and print where it is."""
+    from lib.files import storage
 
-    path = write_report(run_folder)
+    if "training.json" in storage.list_names(run_folder):
+        from pipelines.training.page import write_training_page
+
+        path = write_training_page(run_folder)
+    else:
+        from pipelines.report.page import write_report
+
+        path = write_report(run_folder)
     typer.echo(path)
     if open_it and sys.stdout.isatty():
         typer.launch(path)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lib.editors.editor_table import TABLE as EDITORS_TABLE
 from lib.files import storage
 from lib.problems import ConfigProblem
 
@@ -53,10 +54,13 @@ def read_rows(root: str) -> list[dict[str, Any]]:
     """Every column but the vector, one dict a direction, in the order of the library.
 
     Raises:
-        ConfigProblem: there is no library at `root`, or it is empty or damaged.
+        ConfigProblem: there is no library at `root`, or it is empty or damaged; one of learned
+            editors alone has no directions, and is none of these.
     """
     read_record(root)
     url = storage.join(root, TABLE)
+    if EDITORS_TABLE in storage.list_names(root) and not storage.exists(url):
+        return []
     try:
         with pq.ParquetFile(pa.BufferReader(storage.read_bytes(url))) as file:
             names = [name for name in file.schema_arrow.names if name != "vector"]

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from lib.problems import Problem
 
 _COLUMNS = ["id", "region", "rank", "label", "shard", "index"]
 _SHORT_ID = 8
+_NONE: Mapping[str, str] = MappingProxyType({})
 _RENOISED = "sdedit"
 
 
@@ -45,18 +47,21 @@ class DirectionNames:
         return known or (str(rank) if self.own else direction[:_SHORT_ID])
 
 
-def direction_names(config: Mapping[str, Any]) -> tuple[DirectionNames, str | None]:
+def direction_names(
+    config: Mapping[str, Any], learned: Mapping[str, str] = _NONE
+) -> tuple[DirectionNames, str | None]:
     """Of a run whose run.json holds `config`, and what went wrong where its library cannot be read:
-    its directions are then called by the beginning of their ids.
+    its directions are then called by the beginning of their ids. `learned`: id -> name of its
+    learned editors.
     """
     discover = config.get("discover") or {}
     if discover.get("method") != "library":
-        return DirectionNames(own=True), None
+        return DirectionNames(own=True, by_id=dict(learned)), None
     path = str(discover.get("path"))
     try:
         tables = [
             pq.read_table(pa.BufferReader(storage.read_bytes(url)), columns=_COLUMNS)
-            for url in library_files(path)
+            for url in library_files(path, optional=bool(learned))
         ]
     except (OSError, ValueError, Problem) as error:
         reason = storage.redact(str(error))
@@ -64,7 +69,8 @@ def direction_names(config: Mapping[str, Any]) -> tuple[DirectionNames, str | No
             f"the directions are named by their ids, because the library of the run cannot be read:"
             f" {reason}"
         )
-    return _named(row for table in tables for row in table.to_pylist()), None
+    found = _named(row for table in tables for row in table.to_pylist())
+    return replace(found, by_id={**found.by_id, **learned}), None
 
 
 def _named(rows: Iterable[Mapping[str, Any]]) -> DirectionNames:

@@ -31,6 +31,7 @@ from pipelines.evaluation.outputs import (
 )
 from pipelines.evaluation.plots import PlotValues, read_spectra, share_of, write_plots
 from pipelines.evaluation.run_sums import RunSums
+from pipelines.learned_names import learned_names
 
 _READERS = 4
 
@@ -61,7 +62,7 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     """
     folder = RunFolder(root)
     config = run_of_edits(folder)
-    names, notice = direction_names(config)
+    names, notice = direction_names(config, learned_names(folder))
     notices = [notice] if notice else []
     committed = sorted(folder.committed())
     sums, drawn = RunSums(names.sources), PlotValues(share_of(len(committed)))

@@ -5,6 +5,7 @@ in all images.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.number_texts import signed
 
 Ints = npt.NDArray[np.int64]
+_NONE: Mapping[str, str] = MappingProxyType({})
 _ADDED = ("regions", "ranks", "directions", "strengths")
 ADDED_COLUMNS = tuple(f"added_{what}" for what in _ADDED)
 GROUP_COLUMNS = ("region", "rank", "shared", "added", "noise", "strength")
@@ -26,9 +28,11 @@ class GroupKey(NamedTuple):
 
     region: str
     rank: int
-    """-1: no direction (SDEdit)."""
+    """-1: no direction (SDEdit), or a learned editor."""
     direction: str
-    """"" where every sample has directions of its own, an id where all share a library's."""
+    """"" where every sample has directions of its own, an id where all share a library's; the name
+    of a learned editor.
+    """
     added: str
     """What is combined with the direction: `mouth 0 −0.1`; "": nothing."""
     noise: int
@@ -41,13 +45,19 @@ class GroupKey(NamedTuple):
         return self._replace(strength=0.0)
 
     @property
+    def is_learned(self) -> bool:
+        """Whether the edits are those of a learned editor, alone or with something added."""
+        return self.rank < 0 <= len(self.direction) - 1
+
+    @property
     def title(self) -> str:
         """Of its contact sheet, without the direction's id."""
         if self.noise >= 0:
             return f"SDEdit, noise {self.noise}"
+        name = self.direction if self.is_learned else f"{self.region.split('+')[0]} {self.rank}"
         if self.added:  # the region is that of all of them joined by +
-            return f"{self.region.split('+')[0]} {self.rank} with {self.added}"
-        return f"{self.region} {self.rank}"
+            return f"{name} with {self.added}"
+        return name if self.is_learned else f"{self.region} {self.rank}"
 
 
 def group_key(row: Mapping[str, Any]) -> GroupKey:
@@ -55,18 +65,24 @@ def group_key(row: Mapping[str, Any]) -> GroupKey:
     return GroupKey(*(row[name] for name in GROUP_COLUMNS))
 
 
-def with_groups(rows: pa.Table, *, own: bool) -> pa.Table:
+def with_groups(rows: pa.Table, *, own: bool, learned: Mapping[str, str] = _NONE) -> pa.Table:
     """`rows` of schemas.EDITS with the columns `shared` and `added` for the lists of what is
     combined, -1 for null ranks and noises, and strengths in plain decimals.
 
     `own`: every sample has directions of its own, so that their ids do not tell groups apart.
+    `learned`: id -> name of the run's learned editors.
     """
     nothing = pa.array(np.zeros(rows.num_rows, np.int32), pa.int32())
     blank = pa.DictionaryArray.from_arrays(nothing, pa.array([""]))
     shared = blank if own else rows["direction"].fill_null("").dictionary_encode()
+    if learned:
+        ids = rows["direction"].fill_null("").to_pylist()
+        named = [learned.get(i, "" if own else i) for i in ids]
+        shared = pa.array(named, pa.string()).dictionary_encode()
     lists = [rows[name] for name in ADDED_COLUMNS]
     combined = bool(rows.num_rows) and len(pc.list_flatten(lists[0])) > 0
-    added = pa.array(_added(lists, own=own), pa.string()).dictionary_encode() if combined else blank
+    texts = _added(lists, own=own, learned=learned) if combined else []
+    added = pa.array(texts, pa.string()).dictionary_encode() if combined else blank
     rows = rows.drop_columns(list(ADDED_COLUMNS))
     rows = rows.append_column("shared", shared).append_column("added", added)
     for name in ("rank", "noise"):
@@ -77,11 +93,17 @@ def with_groups(rows: pa.Table, *, own: bool) -> pa.Table:
     return rows.set_column(rows.column_names.index("strength"), "strength", plain)
 
 
-def _added(lists: list[pa.ChunkedArray], *, own: bool) -> list[str]:
+def _added(lists: list[pa.ChunkedArray], *, own: bool, learned: Mapping[str, str]) -> list[str]:
     """What is combined with each row's direction, in words."""
+
+    def called(region: str, rank: int, direction: str) -> str:
+        if direction in learned:
+            return learned[direction]
+        return f"{region} {rank}" if own else f"{region} {rank} {direction}"
+
     return [
         ", ".join(
-            f"{region} {rank} {'' if own else f'{direction} '}{signed(round(strength, 6))}"
+            f"{called(region, rank, direction)} {signed(round(strength, 6))}"
             for region, rank, direction, strength in zip(*row, strict=True)
         )
         for row in zip(*(each.to_pylist() for each in lists), strict=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from lib.ledger.commit_record import CommitDamageError, CommitRecord
 from lib.ledger.commit_totals import read_commits
 from lib.ledger.run_folder import RunFolder
+from pipelines.learned_names import learned_names
 from pipelines.report.groups import GroupKey, Ints, codes, grouped
 from pipelines.report.measures import Measure, measures_of
 from pipelines.report.shard_rows import ErrorExample, ShardRows, read_shard_rows
@@ -120,8 +121,10 @@ def read_numbers(folder: RunFolder, config: Mapping[str, Any] | None = None) -> 
     numbers = RunNumbers(committed=len(committed))
     parts: list[pa.Table] = []
 
+    learned = learned_names(folder)
+
     def read(shard: str) -> ShardRows | str:
-        return read_shard_rows(folder, shard)
+        return read_shard_rows(folder, shard, learned)
 
     with ThreadPoolExecutor(_READERS) as pool:
         for found in pool.map(read, chosen):

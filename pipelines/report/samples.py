@@ -100,11 +100,11 @@ def by_tar(samples: Iterable[Sample]) -> list[tuple[str, list[Sample]]]:
 
 
 def sheets_of(numbers: RunNumbers) -> dict[GroupKey, Ints]:
-    """Sheet -> the positions in `numbers.keys` of its groups; single directions first, so that
-    combinations are left out where there are too many.
+    """Sheet -> the positions in `numbers.keys` of its groups; learned editors first, then single
+    directions, so that combinations are left out where there are too many.
     """
     found: dict[GroupKey, list[int]] = {}
     for place, key in enumerate(numbers.keys):
         found.setdefault(key.sheet, []).append(place)
-    ordered = sorted(found, key=lambda sheet: (sheet.added != "", sheet))
+    ordered = sorted(found, key=lambda s: (s.added != "", not s.is_learned, s))
     return {sheet: np.array(found[sheet], np.int64) for sheet in ordered}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import pyarrow as pa
@@ -45,8 +45,10 @@ class ShardRows:
     notice: str | None
 
 
-def read_shard_rows(folder: RunFolder, shard: str) -> ShardRows | str:
-    """The rows of a committed shard; or what is wrong with its commit."""
+def read_shard_rows(folder: RunFolder, shard: str, learned: Mapping[str, str]) -> ShardRows | str:
+    """The rows of a committed shard; or what is wrong with its commit. `learned`: id -> name of the
+    run's learned editors.
+    """
     try:
         record, rows = read_commit_rows(folder.commit_url(shard))
     except (CommitDamageError, OSError) as error:
@@ -65,21 +67,21 @@ def read_shard_rows(folder: RunFolder, shard: str) -> ShardRows | str:
             )
     if record.rows != "edits":
         return ShardRows(record, {}, None, errors, examples, notice)
-    edits = _kept(rows, own=record.own_directions)
+    edits = _kept(rows, own=record.own_directions, learned=learned)
     keys, group_N = grouped(edits)
     counted = Counter(group_N.tolist())
     counts = {key: counted[number] for number, key in enumerate(keys)}
     return ShardRows(record, counts, edits, errors, examples, notice)
 
 
-def _kept(rows: pa.Table, *, own: bool) -> pa.Table:
+def _kept(rows: pa.Table, *, own: bool, learned: Mapping[str, str]) -> pa.Table:
     rows = rows.drop_columns([name for name in _DROPPED if name in rows.column_names])
     rows = rows.replace_schema_metadata(None)
     for name in _REPEATED:
         if name in rows.column_names:
             place = rows.column_names.index(name)
             rows = rows.set_column(place, name, rows[name].dictionary_encode())
-    return with_groups(rows, own=own)
+    return with_groups(rows, own=own, learned=learned)
 
 
 def few_examples(examples: Iterable[ErrorExample], count: int) -> list[ErrorExample]:

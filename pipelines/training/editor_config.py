@@ -71,6 +71,10 @@ class RectifierEditor(AnyEditor):
     """Blocks of each stage of a resnet."""
     branch_width: PositiveInt = 32
     """Channels of the branch of every modulated convolution."""
+    loss: Literal["relative", "noise"] = "relative"
+    """Without an objective. noise: the squared error of the predicted noise (Hou et al.); relative:
+    each example's over the frozen network's own, so that all timesteps count alike.
+    """
     start: str | None = None
     """The folder or file of a rectifier to go on from, such as one trained to reconstruct."""
 

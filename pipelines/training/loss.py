@@ -18,8 +18,11 @@ from lib.objectives.prediction import Prediction
 from lib.objectives.weighted_sum import WeightedSum
 from pipelines.training.batches import Batch
 
-NOISE, FROZEN_NOISE = "noise", "noise_frozen"
-"""Terms of a rectifier that learns to reconstruct: |z - eps|^2 with it, and without."""
+NOISE, FROZEN_NOISE, RELATIVE = "noise", "noise_frozen", "relative"
+"""Terms of a rectifier that learns to reconstruct: |z - eps|^2 with it, without, and the mean of
+their ratios.
+"""
+_LEAST = 1e-8
 
 
 class Losses(NamedTuple):
@@ -43,12 +46,16 @@ class TrainingLoss(nn.Module):
         denoiser: Denoiser,
         objective: WeightedSum | None,
         precision: torch.dtype,
+        *,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         self.noise = noise
         self._denoiser = denoiser
         self._objective = objective
         self._precision = precision
+        self._relative = relative
+        """How a rectifier's reconstruction is weighed."""
 
     def forward(self, batch: Batch) -> Losses:
         """The loss in float32; the networks' passes in the training's precision."""
@@ -68,12 +75,18 @@ class TrainingLoss(nn.Module):
     def _reconstruction(
         self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """E |eps - eps_theta_hat(x_t)|^2 (Hou et al. 2023, reconstruction training)."""
+        """E |eps - eps_theta_hat(x_t)|^2 (Hou et al. 2023, reconstruction training), or each
+        example's over the frozen network's own: low timesteps, where the error is a hundred times
+        as large and no kernel can mend it, do not drown the others then.
+        """
         if batch.noise_BLYX is None:
             raise ValueError("a rectifier learns to reconstruct from noised images alone")
-        total = (batch.noise_BLYX - edited_BLYX).square().mean()
-        frozen = (batch.noise_BLYX - plain_BLYX).square().mean()
-        return total, {NOISE: total.detach(), FROZEN_NOISE: frozen}
+        off_B = (batch.noise_BLYX - edited_BLYX).square().flatten(1).mean(1)
+        frozen_B = (batch.noise_BLYX - plain_BLYX).square().flatten(1).mean(1)
+        relative_B = off_B / frozen_B.clamp_min(_LEAST)
+        total = relative_B.mean() if self._relative else off_B.mean()
+        terms = {NOISE: off_B, FROZEN_NOISE: frozen_B, RELATIVE: relative_B}
+        return total, {name: value_B.detach().mean() for name, value_B in terms.items()}
 
     def _prediction(self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor) -> Prediction:
         """P_t of both (DDIM eq. 9), as images."""

@@ -75,7 +75,7 @@ def train_rectifier() -> TrainConfig:
     return TrainConfig(
         input=Input(shards=(_FACES,)),
         editor=RectifierEditor(kind="rectifier", name="faithful", learning_rate=2e-3),
-        training=Schedule(steps=400, batch_size=12, weight_decay=1e-5),
+        training=Schedule(steps=360, batch_size=8, weight_decay=1e-5),
         output=TrainOutput(folder="demo-output/train-rectifier"),
     )
 

@@ -29,7 +29,7 @@ from pipelines.training.batches import (
 from pipelines.training.checkpoint import EMPTY, History, last_checkpoint, save_checkpoint
 from pipelines.training.config import TrainConfig
 from pipelines.training.editor_building import Built, build_editor
-from pipelines.training.editor_config import StepShiftsEditor
+from pipelines.training.editor_config import RectifierEditor, StepShiftsEditor
 from pipelines.training.engine import TrainingEngine, load_training_engine
 from pipelines.training.example_store import Examples
 from pipelines.training.examples import prepared_examples
@@ -111,7 +111,9 @@ def _optimise(
     config, device = order.config, engine.denoiser.device
     optimizer = make_optimizer(config, built.editor)
     objective = build_objective(config.objective, device) if config.objective else None
-    loss = TrainingLoss(built.noise, engine.denoiser, objective, chosen_precision(config, device))
+    relative = isinstance(config.editor, RectifierEditor) and config.editor.loss == "relative"
+    precision = chosen_precision(config, device)
+    loss = TrainingLoss(built.noise, engine.denoiser, objective, precision, relative=relative)
     first, history = 0, EMPTY
     found = last_checkpoint(config.output.folder, order.fingerprint)
     if found is not None:

@@ -44,8 +44,8 @@ def delta(config: Path) -> torch.Tensor:
 
 
 def test_two_workers_take_the_steps_of_one_with_batches_twice_as_large(written: Written) -> None:
-    # batch_size is that of all workers together. In the first steps of Adam only signs count, so the
-    # rounding of small gradients is magnified.
+    # batch_size is that of all workers together. Adam's first steps count signs alone, so that the
+    # rounding of small gradients is magnified there.
     schedule = {"steps": 5, "batch_size": 8, "optimizer": "sgd"}
     editor = {"kind": "delta_h", "name": "bright", "window": [900, 0], "learning_rate": 3.0}
     one, two = (written(name, training=schedule, editor=editor) for name in ("one", "two"))
