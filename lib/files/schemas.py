@@ -150,8 +150,8 @@ ERRORS = pa.schema(
 
 _DIRECTION_COLUMNS: tuple[tuple[str, pa.DataType | None, str], ...] = (
     ("id", pa.string(), "hash of vector, space, layer, model and timesteps; 16 hex digits"),
-    ("type", pa.string(), "direction; learned editors of other types are in editors.parquet"),
     ("vector", None, "the shift of h, (step, channel, y, x), every step of unit norm"),
+    ("type", pa.string(), "direction; learned editors of other types are in editors.parquet"),
     ("space", pa.string(), "h, or x for a shift of x_t"),
     ("h_layer", pa.string(), "before, middle or after the mid block"),
     ("model", pa.string(), "sha256 of the weights"),

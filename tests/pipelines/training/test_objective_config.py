@@ -42,7 +42,6 @@ def terms(*values: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ([], "at least 1"),
         ([{"kind": "lpips"}], "'clip', 'attribute', 'paired', 'l1', 'identity'"),
         ([SMILE | {"weight": 0}], "greater than 0"),
         ([SMILE | {"weight": float("inf")}], "finite"),
