@@ -1,5 +1,5 @@
-"""The HTML page of a direction library: the ranked table, and what each direction does to held-out
-images; opens offline, written from the library's files alone.
+"""The HTML page of a direction library: its learned editors, the ranked table, and what each
+direction does to held-out images; opens offline, written from the library's files alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from lib.directions.library_rows import SHEETS, placed, read_record, read_rows
+from lib.editors.editor_table import read_editor_rows
 from lib.files import storage
 from lib.plots.style import SCHEMES
 from pipelines.heat_maps import heat_gradient
@@ -75,6 +76,7 @@ def write_library_report(root: str) -> str:
         framed=_framed(record, scored),
         frame="rgb({} {} {})".format(*FRAME),
         directions=len(rows),
+        editors=read_editor_rows(root),
         regions=dict(sorted(regions.items())),
         with_factors=any(row["factor"] for row in rows),
         placed=placed,

@@ -81,16 +81,20 @@ def score(
 def list_directions(
     library: _Library,
     region: Annotated[str | None, typer.Option(help="Only of this region.")] = None,
-    method: Annotated[str | None, typer.Option(help="Only found by this method.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only found or trained by this method.")
+    ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many of each region.")
     ] = None,
 ) -> None:
-    """Print the ranked table."""
+    """Print the learned editors and the ranked table of directions."""
     from cluster.views.library import show_rows
     from lib.directions.library_rows import read_rows
+    from lib.editors.editor_table import read_editor_rows
 
-    show_rows(library, read_rows(library), region=region, method=method, top=top)
+    rows, editors = read_rows(library), read_editor_rows(library)
+    show_rows(library, rows, editors, region=region, method=method, top=top)
 
 
 @app.command()

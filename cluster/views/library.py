@@ -19,6 +19,7 @@ from lib.problems import ConfigProblem
 from pipelines.number_texts import three
 
 if TYPE_CHECKING:
+    from lib.editors.editor_record import EditorRecord
     from pipelines.library_build import GroupReport
     from pipelines.library_score import Scored
     from pipelines.measurement import Progress
@@ -98,25 +99,45 @@ def show_scored(scored: Scored) -> None:
 def show_rows(
     root: str,
     rows: Sequence[Mapping[str, Any]],
+    editors: Sequence[EditorRecord] = (),
     *,
     region: str | None,
     method: str | None,
     top: int | None,
 ) -> None:
-    """Print the ranked table of a library.
+    """Print the learned editors of a library, and the ranked table of its directions.
 
     Raises:
-        ConfigProblem: no direction is of that region and method.
+        ConfigProblem: nothing is of that region and method.
     """
     shown = [
         row for row in rows if region in (None, row["region"]) and method in (None, row["method"])
     ]
-    if not shown:
+    learned = [e for e in editors if region in (None, e.region) and method in (None, e.method)]
+    if not shown and not learned:
+        regions = {row["region"] for row in rows} | {editor.region for editor in editors}
+        methods = {row["method"] for row in rows} | {editor.method for editor in editors}
         raise ConfigProblem(
             f"{storage.redact(root)}: no direction of region {region or 'any'} and method"
-            f" {method or 'any'}; there are regions {sorted({r['region'] for r in rows})} and"
-            f" methods {sorted({r['method'] for r in rows})}"
+            f" {method or 'any'}; there are regions {sorted(regions)} and methods {sorted(methods)}"
         )
+    if learned:
+        _console().print(_editors(learned))
+    if shown:
+        _console().print(_ranking(shown, top))
+
+
+def _editors(editors: Sequence[EditorRecord]) -> Table:
+    table = Table("learned", "label", "type", "region", "method", "window", "images", box=None)
+    table.columns[-1].justify = "right"
+    for editor in editors:
+        window = "{} to {}".format(*editor.window)
+        cells = (editor.id, editor.label, editor.type, editor.region, editor.method, window)
+        table.add_row(*map(escape, cells), f"{editor.images:,}")
+    return table
+
+
+def _ranking(shown: Sequence[Mapping[str, Any]], top: int | None) -> Table:
     table = Table("id", "region", box=None)
     for heading in ("rank", "score", "ROIR", "strength", "consist.", "linear."):
         table.add_column(heading, justify="right")
@@ -140,7 +161,7 @@ def show_rows(
             row["label"] or "",
         )
         table.add_row(*map(escape, texts))
-    _console().print(table)
+    return table
 
 
 def _console() -> Console:
