@@ -1,11 +1,11 @@
-"""What the edits of a run are called within their region: by the label of their direction, else by
-its rank.
+"""What the edits of a run are called within their region: by the label of their direction or of
+their learned editor, else by its rank.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.directions.library_files import library_files
+from lib.editors.editor_table import TABLE as EDITORS_TABLE
 from lib.files import storage
 from lib.problems import Problem
 
@@ -25,8 +26,8 @@ _RENOISED = "sdedit"
 
 @dataclass(frozen=True, slots=True)
 class DirectionNames:
-    """Names, and where each direction was found, of a run that applies a library; empty for a run
-    that finds its own, where rank says all.
+    """Names, and where each direction was found, of a run that applies a library; of a run that
+    finds its own, where rank says all, those of its learned editors.
     """
 
     own: bool
@@ -44,7 +45,7 @@ class DirectionNames:
 
     def _one(self, direction: str, rank: int) -> str:
         known = self.by_id.get(direction)
-        return known or (str(rank) if self.own else direction[:_SHORT_ID])
+        return known or (str(rank) if self.own and rank >= 0 else direction[:_SHORT_ID])
 
 
 def direction_names(
@@ -56,21 +57,33 @@ def direction_names(
     """
     discover = config.get("discover") or {}
     if discover.get("method") != "library":
-        return DirectionNames(own=True, by_id=dict(learned)), None
+        return DirectionNames(own=True, by_id=_apart(learned, ())), None
     path = str(discover.get("path"))
     try:
+        editors_alone = bool(learned) and storage.exists(storage.join(path, EDITORS_TABLE))
         tables = [
             pq.read_table(pa.BufferReader(storage.read_bytes(url)), columns=_COLUMNS)
-            for url in library_files(path, optional=bool(learned))
+            for url in library_files(path, optional=editors_alone)
         ]
     except (OSError, ValueError, Problem) as error:
         reason = storage.redact(str(error))
-        return DirectionNames(own=False), (
+        return DirectionNames(own=False, by_id=_apart(learned, ())), (
             f"the directions are named by their ids, because the library of the run cannot be read:"
             f" {reason}"
         )
     found = _named(row for table in tables for row in table.to_pylist())
-    return replace(found, by_id={**found.by_id, **learned}), None
+    by_id = {**found.by_id, **_apart(learned, found.by_id.values())}
+    return replace(found, by_id=by_id), None
+
+
+def _apart(learned: Mapping[str, str], taken: Collection[str]) -> dict[str, str]:
+    """Names of learned editors, with digits of the id where they could be taken for a rank or for
+    another direction.
+    """
+    return {
+        editor: f"{name} {editor[:_SHORT_ID]}" if name in taken or name.isdecimal() else name
+        for editor, name in learned.items()
+    }
 
 
 def _named(rows: Iterable[Mapping[str, Any]]) -> DirectionNames:

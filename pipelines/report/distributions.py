@@ -1,5 +1,5 @@
-"""What the page's charts are drawn from: histograms of every measure by region, the change over
-the strength, and change inside against change outside.
+"""What the page's charts are drawn from: histograms of every measure by region (or learned editor),
+the change over the strength, and change inside against change outside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pipelines.report.groups import Ints
 from pipelines.report.measures import Measure
 from pipelines.report.numbers import Floats, RunNumbers, spread
 
+UNIT = "mean norms of h"
+"""Of strengths along directions."""
 MAX_REGIONS = 8
 """More could not be told apart by colour."""
 
@@ -26,25 +28,44 @@ def charts(numbers: RunNumbers) -> dict[str, Any]:
     """Data of all charts, {} where there is no edit."""
     if not numbers.keys:
         return {}
-    names, region_N = numbers.regions()
-    names = names[:MAX_REGIONS]
+    series, region_N = numbers.series()
+    left_out = len(series) - MAX_REGIONS
+    series = series[:MAX_REGIONS]
+    names = series_names(series)
     noisy = any(key.noise >= 0 for key in numbers.keys)
     found = {
         "regions": names,
-        "regionsLeftOut": len({key.region for key in numbers.keys}) - len(names),
+        "regionsLeftOut": max(0, left_out),
         "histograms": [
             histogram
             for measure in numbers.measures
             if (histogram := _histogram(numbers, measure, region_N, len(names))) is not None
         ],
-        "strengthOf": "standard deviation of the noise" if noisy else "mean norms of h",
+        "strengthOf": _strength_unit(series, noisy=noisy),
     }
     known = {measure.name for measure in numbers.measures}
     if "in_change" in known:
-        found["linearity"] = _linearity(numbers, names)
+        found["linearity"] = _linearity(numbers, series)
     if {"in_change", "out_change"} <= known:
         found["locality"] = _locality(numbers, region_N, len(names))
     return found
+
+
+def series_names(series: Sequence[tuple[str, str]]) -> list[str]:
+    """What the lines of charts are called: learned editors by name, others by region."""
+    regions = {region for learned, region in series if not learned}
+    return [
+        (f"{learned} (learned)" if learned in regions else learned) if learned else region
+        for learned, region in series
+    ]
+
+
+def _strength_unit(series: Sequence[tuple[str, str]], *, noisy: bool) -> str:
+    if noisy:
+        return "standard deviation of the noise"
+    if not any(learned for learned, _ in series):
+        return UNIT
+    return f"{UNIT}; learned: 1 as trained" if not all(n for n, _ in series) else "1: as trained"
 
 
 def _histogram(
@@ -77,14 +98,14 @@ def _histogram(
     }  # fmt: skip
 
 
-def _linearity(numbers: RunNumbers, names: Sequence[str]) -> list[dict[str, Any]]:
+def _linearity(numbers: RunNumbers, series: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Quartiles of the change in the region at every strength, of directions alone."""
     change_N = numbers.column("in_change")
     lines = []
-    for place, name in enumerate(names):
+    for place, each in enumerate(series):
         groups: dict[float, list[int]] = {}
         for number, key in enumerate(numbers.keys):
-            if key.region == name and not key.added:
+            if key.series == each and not key.added:
                 groups.setdefault(key.strength, []).append(number)
         points = []
         for strength in sorted(groups):

@@ -13,13 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.learned_editors import RANK as LEARNED_RANK
 from pipelines.number_texts import signed
 
 Ints = npt.NDArray[np.int64]
 _NONE: Mapping[str, str] = MappingProxyType({})
+_DIGITS = 8
 _ADDED = ("regions", "ranks", "directions", "strengths")
 ADDED_COLUMNS = tuple(f"added_{what}" for what in _ADDED)
-GROUP_COLUMNS = ("region", "rank", "shared", "added", "noise", "strength")
+GROUP_COLUMNS = ("region", "rank", "learned", "shared", "added", "noise", "strength")
 """Columns of the report's table by which edits are grouped, in the order of GroupKey."""
 
 
@@ -29,9 +31,11 @@ class GroupKey(NamedTuple):
     region: str
     rank: int
     """-1: no direction (SDEdit), or a learned editor."""
+    learned: str
+    """The name of the learned editor; "": none."""
     direction: str
-    """"" where every sample has directions of its own, an id where all share a library's; the name
-    of a learned editor.
+    """"" where every sample has directions of its own, an id where all share a library's or a
+    learned editor.
     """
     added: str
     """What is combined with the direction: `mouth 0 −0.1`; "": nothing."""
@@ -45,19 +49,24 @@ class GroupKey(NamedTuple):
         return self._replace(strength=0.0)
 
     @property
-    def is_learned(self) -> bool:
-        """Whether the edits are those of a learned editor, alone or with something added."""
-        return self.rank < 0 <= len(self.direction) - 1
+    def order(self) -> tuple[bool, GroupKey]:
+        """Learned editors come before discovered directions."""
+        return not self.learned, self
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """(learned editor, region): what a chart has one colour for. Combinations are those of
+        their regions, which are joined by +.
+        """
+        return ("" if self.added else self.learned), self.region
 
     @property
     def title(self) -> str:
         """Of its contact sheet, without the direction's id."""
         if self.noise >= 0:
             return f"SDEdit, noise {self.noise}"
-        name = self.direction if self.is_learned else f"{self.region.split('+')[0]} {self.rank}"
-        if self.added:  # the region is that of all of them joined by +
-            return f"{name} with {self.added}"
-        return name if self.is_learned else f"{self.region} {self.rank}"
+        name = self.learned or f"{self.region.split('+')[0]} {self.rank}"
+        return f"{name} with {self.added}" if self.added else name
 
 
 def group_key(row: Mapping[str, Any]) -> GroupKey:
@@ -66,25 +75,32 @@ def group_key(row: Mapping[str, Any]) -> GroupKey:
 
 
 def with_groups(rows: pa.Table, *, own: bool, learned: Mapping[str, str] = _NONE) -> pa.Table:
-    """`rows` of schemas.EDITS with the columns `shared` and `added` for the lists of what is
-    combined, -1 for null ranks and noises, and strengths in plain decimals.
+    """`rows` of schemas.EDITS with the columns `learned` and `shared`, and `added` for the lists of
+    what is combined, -1 for null ranks and noises, and strengths in plain decimals.
 
-    `own`: every sample has directions of its own, so that their ids do not tell groups apart.
-    `learned`: id -> name of the run's learned editors.
+    `own`: every sample has directions of its own, so that their ids do not tell groups apart; those
+    of learned editors do. `learned`: id -> name of the run's learned editors.
     """
     nothing = pa.array(np.zeros(rows.num_rows, np.int32), pa.int32())
     blank = pa.DictionaryArray.from_arrays(nothing, pa.array([""]))
-    shared = blank if own else rows["direction"].fill_null("").dictionary_encode()
-    if learned:
-        ids = rows["direction"].fill_null("").to_pylist()
-        named = [learned.get(i, "" if own else i) for i in ids]
-        shared = pa.array(named, pa.string()).dictionary_encode()
+    ids = rows["direction"].fill_null("")
+    trained_N = pc.equal(rows["rank"], LEARNED_RANK).fill_null(False)
+    names = shared = blank
+    if pc.any(trained_N).as_py():
+        found = zip(ids.to_pylist(), trained_N.to_pylist(), strict=True)
+        texts = [_name(i, learned) if trained else "" for i, trained in found]
+        names = pa.array(texts, pa.string()).dictionary_encode()
+    if not own:
+        shared = ids.dictionary_encode()
+    elif names is not blank:
+        shared = pc.if_else(trained_N, ids, "").dictionary_encode()
     lists = [rows[name] for name in ADDED_COLUMNS]
     combined = bool(rows.num_rows) and len(pc.list_flatten(lists[0])) > 0
     texts = _added(lists, own=own, learned=learned) if combined else []
     added = pa.array(texts, pa.string()).dictionary_encode() if combined else blank
     rows = rows.drop_columns(list(ADDED_COLUMNS))
-    rows = rows.append_column("shared", shared).append_column("added", added)
+    for name, column in (("learned", names), ("shared", shared), ("added", added)):
+        rows = rows.append_column(name, column)
     for name in ("rank", "noise"):
         rows = rows.set_column(
             rows.column_names.index(name), name, rows[name].cast(pa.int32()).fill_null(-1)
@@ -97,8 +113,8 @@ def _added(lists: list[pa.ChunkedArray], *, own: bool, learned: Mapping[str, str
     """What is combined with each row's direction, in words."""
 
     def called(region: str, rank: int, direction: str) -> str:
-        if direction in learned:
-            return learned[direction]
+        if rank == LEARNED_RANK:
+            return _name(direction, learned)
         return f"{region} {rank}" if own else f"{region} {rank} {direction}"
 
     return [
@@ -110,9 +126,13 @@ def _added(lists: list[pa.ChunkedArray], *, own: bool, learned: Mapping[str, str
     ]
 
 
+def _name(direction: str, learned: Mapping[str, str]) -> str:
+    return learned.get(direction, direction[:_DIGITS])
+
+
 def grouped(rows: pa.Table) -> tuple[list[GroupKey], Ints]:
-    """The groups of a table with GROUP_COLUMNS in ascending order, and the position of every row's
-    group among them.
+    """The groups of a table with GROUP_COLUMNS in ascending order, learned editors first, and the
+    position of every row's group among them.
     """
     if not rows.num_rows:
         return [], np.zeros(0, np.int64)
@@ -124,7 +144,7 @@ def grouped(rows: pa.Table) -> tuple[list[GroupKey], Ints]:
         _, first_G, group_N = np.unique(both_N, return_index=True, return_inverse=True)
     found = rows.select(GROUP_COLUMNS).take(pa.array(first_G)).to_pylist()
     keys = [group_key(row) for row in found]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    order = sorted(range(len(keys)), key=lambda place: keys[place].order)
     place_G = np.empty(len(keys), np.int64)
     place_G[order] = np.arange(len(keys))
     return [keys[g] for g in order], place_G[group_N]

@@ -92,11 +92,13 @@ class RunNumbers:
         names = [self.edits["shard"][start].as_py() for start in starts]
         return {n: slice(start, end) for n, start, end in zip(names, starts, ends, strict=True)}
 
-    def regions(self) -> tuple[list[str], Ints]:
-        """The names of the regions, and of every row the position of its own."""
-        names = sorted({key.region for key in self.keys})
-        place_G = np.array([names.index(key.region) for key in self.keys], np.int64)
-        return names, place_G[self.group_N] if self.keys else self.group_N
+    def series(self) -> tuple[list[tuple[str, str]], Ints]:
+        """The learned editors, then the regions of discovered directions, as `GroupKey.series`; and
+        of every row the position of its own.
+        """
+        found = sorted({key.series for key in self.keys}, key=lambda each: (not each[0], each))
+        place_G = np.array([found.index(key.series) for key in self.keys], np.int64)
+        return found, place_G[self.group_N] if self.keys else self.group_N
 
 
 def median(values: Floats) -> float:

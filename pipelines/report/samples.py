@@ -14,8 +14,8 @@ from pipelines.report.groups import GroupKey, Ints, codes, group_key
 from pipelines.report.numbers import RunNumbers, sample_starts, spread
 
 _COLUMNS = (
-    "shard", "index", "key", "edit", "member", "region", "rank", "shared", "added", "noise",
-    "strength", "image", "source_width", "source_height", "crop_left", "crop_top", "crop_width",
+    "shard", "index", "key", "edit", "member", "region", "rank", "learned", "shared", "added",
+    "noise", "strength", "image", "source_width", "source_height", "crop_left", "crop_top", "crop_width",
     "crop_height",
 )  # fmt: skip
 
@@ -106,5 +106,5 @@ def sheets_of(numbers: RunNumbers) -> dict[GroupKey, Ints]:
     found: dict[GroupKey, list[int]] = {}
     for place, key in enumerate(numbers.keys):
         found.setdefault(key.sheet, []).append(place)
-    ordered = sorted(found, key=lambda s: (s.added != "", not s.is_learned, s))
+    ordered = sorted(found, key=lambda s: (s.added != "", s.order))
     return {sheet: np.array(found[sheet], np.int64) for sheet in ordered}

@@ -55,10 +55,7 @@ def sheet_data(
     members: dict[GroupKey, list[int]] = {sheet: [] for sheet in planned}
     for place, card in enumerate(cards[:sheet_cards]):
         members[card.sheet].append(place)
-    plain = all((sheet.rank, sheet.added, sheet.noise) == (0, "", -1) for sheet in planned)
-    titles = {sheet: sheet.region if plain else sheet.title for sheet in planned}
-    if len(set(titles.values())) < len(titles):  # directions of a library may share region and rank
-        titles = {sheet: f"{title} {sheet.direction[:8]}" for sheet, title in titles.items()}
+    titles = sheet_titles(planned)
     return [
         {
             "title": titles[sheet],
@@ -69,6 +66,17 @@ def sheet_data(
         for sheet in planned
         if members[sheet]
     ]
+
+
+def sheet_titles(sheets: Sequence[GroupKey]) -> dict[GroupKey, str]:
+    """Learned editors by name; discovered directions by region where that says all, else with their
+    rank, and their id where directions of a library share both.
+    """
+    plain = all((s.rank, s.added, s.noise) == (0, "", -1) for s in sheets if not s.learned)
+    titles = {s: s.region if plain and not s.learned else s.title for s in sheets}
+    if len(set(titles.values())) < len(titles):
+        titles = {s: f"{title} {s.direction[:8]}".rstrip() for s, title in titles.items()}
+    return titles
 
 
 def extreme_data(

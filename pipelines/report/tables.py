@@ -53,6 +53,12 @@ def edits_table(
         Column("strength", "strength", "in units of the model's mean norm of h", "signed",
                edits["strength"].to_numpy(), choice=True),
     ]  # fmt: skip
+    if any(key.learned for key in numbers.keys):
+        names = edits["learned"].cast(pa.string())
+        names = pc.if_else(pc.equal(names, ""), None, names)
+        columns.insert(
+            4, Column("", "learned", "the name of the learned editor", "text", names, choice=True)
+        )
     if any(key.added for key in numbers.keys):
         columns.append(
             Column("", "with", "what is combined with it", "text", edits["added"], choice=True)
@@ -78,12 +84,24 @@ def directions_table(
     found: pa.Table | None, numbers: RunNumbers
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Head and files of the table of directions: those of `found` (files under directions/, of
-    single images), or else those that the edits name, with the medians of their edits.
+    single images), or else those that the edits name, with the medians of their edits. Learned
+    editors stand first either way.
     """
-    rows, columns = (_found_columns(found.slice(0, _MAX_DIRECTIONS)) if found is not None else
-                     _named_columns(numbers))  # fmt: skip
+    learned = sorted({(k.learned, k.region, k.direction) for k in numbers.keys if k.learned})
+    if found is not None:
+        found = found.slice(0, _MAX_DIRECTIONS)
+        if learned:
+            found = pa.concat_tables([_of_learned(learned), found], promote_options="default")
+        rows, columns = _found_columns(found)
+    else:
+        rows, columns = _named_columns(numbers)
     if not rows:
         return {}, {}
+    if learned:
+        names = {direction: name for name, _, direction in learned}
+        labels = pa.array([names.get(row) for row in rows], pa.string())
+        columns.insert(1, Column("", "learned", "the name of a learned editor", "text", labels,
+                                 choice=True))  # fmt: skip
     columns += _measured_columns(numbers, rows)
     return table_files("directions", columns, {}, _DIRECTIONS if found is not None else None)
 
@@ -109,23 +127,35 @@ def _found_columns(found: pa.Table) -> tuple[list[str], list[Column]]:
             columns.append(Column(name, label, meaning, "whole", values, shown))
         else:
             columns.append(Column(name, label, meaning, "number", values, shown))
-    converged = pa.array(["yes" if each else "no" for each in found["converged"].to_pylist()])
+    words = {True: "yes", False: "no", None: None}
+    converged = pa.array([words[each] for each in found["converged"].to_pylist()], pa.string())
     columns.append(Column("", "converged", "whether the angle is within the tolerance",
                           "text", converged, choice=True))  # fmt: skip
     return found["id"].to_pylist(), columns
 
 
+def _of_learned(learned: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """(name, region, id) as rows beside found directions."""
+    ids, regions = ([each[n] for each in learned] for n in (2, 1))
+    return pa.table({"id": pa.array(ids, pa.string()), "region": pa.array(regions, pa.string())})
+
+
 def _named_columns(numbers: RunNumbers) -> tuple[list[str], list[Column]]:
-    """(ids, columns) of the directions of a library that the edits name."""
-    keys = {(key.direction, key.region, key.rank) for key in numbers.keys if not key.added}
-    named = sorted((key for key in keys if key[0]), key=lambda key: (key[1], key[2], key[0]))
+    """(ids, columns) of the directions of a library, and the learned editors, that the edits
+    name.
+    """
+    keys = {(key.direction, key.region, key.rank, key.learned)
+            for key in numbers.keys if key.direction and not key.added}  # fmt: skip
+    ordered = sorted(keys, key=lambda k: (not k[3], k[1], k[2], k[0]))
+    named = [key[:3] for key in ordered]
     ids = [direction for direction, _, _ in named]
     columns = [
         Column("direction", "direction", "its id", "id", pa.array(ids, pa.string())),
         Column("region", "region", "what it changes", "text",
                pa.array([region for _, region, _ in named], pa.string()), choice=True),
         Column("rank", "rank", "0 is the strongest of its region", "whole",
-               np.array([rank for _, _, rank in named], np.float32), choice=True),
+               np.array([rank if rank >= 0 else np.nan for _, _, rank in named], np.float32),
+               choice=True),
     ]  # fmt: skip
     return ids, columns
 

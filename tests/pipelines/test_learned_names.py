@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from pipelines.evaluation.direction_names import direction_names
 from pipelines.learned_names import names_of
-from pipelines.report.groups import GroupKey, grouped, with_groups
+from pipelines.report.groups import grouped, with_groups
 
 LEARNED = [{"id": "a" * 16, "label": "smile"}, {"id": "b" * 16, "label": "eyes-open"}]
 
@@ -37,11 +37,22 @@ def test_a_report_groups_learned_editors_by_name_beside_directions_by_rank() -> 
     keys, _ = grouped(with_groups(rows(), own=True, learned=names_of(LEARNED)))
     titles = {key.title for key in keys}
     assert titles == {"mouth 0", "smile", "mouth 0 with smile +1"}
-    assert [key.is_learned for key in keys if key.title == "smile"] == [True]
+    assert keys[0].title == "smile"
+    assert [(key.learned, key.direction) for key in keys] == [
+        ("smile", "a" * 16), ("", ""), ("", ""),
+    ]  # fmt: skip
+
+
+def test_an_editor_without_a_name_is_still_a_group_of_its_own() -> None:
+    keys, _ = grouped(with_groups(rows(), own=True))
+    assert [key.title for key in keys] == ["aaaaaaaa", "mouth 0", "mouth 0 with aaaaaaaa +1"]
 
 
 def test_sdedit_is_no_learned_editor() -> None:
-    assert not GroupKey("image", -1, "", "", 0, 0.5).is_learned
+    table = rows().slice(0, 1).set_column(1, "rank", pa.array([None], pa.int32()))
+    table = table.set_column(4, "noise", pa.array([0], pa.int32()))
+    (key,), _ = grouped(with_groups(table, own=False, learned=names_of(LEARNED)))
+    assert (key.rank, key.learned, key.title) == (-1, "", "SDEdit, noise 0")
 
 
 def test_an_evaluation_names_them_in_runs_that_find_their_own_directions() -> None:

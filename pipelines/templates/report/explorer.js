@@ -89,7 +89,7 @@
       const number = table.picture("card", row);
       const card = number < 0 ? null : deltah.summary.cards[number];
       const one = new deltah.Query(table);
-      for (const label of name === "edits" ? ["shard", "index", "region", "rank", "strength"] : []) {
+      for (const label of name === "edits" ? ["shard", "index", "region", "rank", "direction", "strength"] : []) {
         const value = table.value(label, row);
         if (value !== null && !Number.isNaN(value)) one.choices.set(label, value);
       }

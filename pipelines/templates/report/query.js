@@ -95,7 +95,7 @@
         const { name, kind } = this.table.columns.get(label);
         if (!named(label)) continue;
         if (choice === null) where.push(`${name} IS NULL`);
-        else if (kind === "text") where.push(`${name} = ${quoted(choice)}`);
+        else if (kind === "text" || kind === "id") where.push(`${name} = ${quoted(choice)}`);
         else if (kind === "whole") where.push(`${identifier(name)} = ${choice}`);
         else where.push(`abs(${name} - ${Number(choice.toPrecision(6))}) < 1e-6`);
       }

@@ -64,3 +64,23 @@ def test_a_library_that_is_gone_leaves_ids_and_a_notice(tmp_path: Path) -> None:
     assert notice is not None
     assert "cannot be read" in notice
     assert names(row("a" * 16)) == "a" * 8
+
+
+def test_learned_editors_are_named_by_label_wherever_the_other_directions_come_from(
+    tmp_path: Path,
+) -> None:
+    learned = {"1" * 16: "smile", "2" * 16: "wink", "3" * 16: "7"}
+    names, _ = direction_names({"discover": {"method": "jacobian"}}, learned)
+    assert names(row("1" * 16, rank=-1)) == "smile"
+    assert names(row("a" * 16, rank=2)) == "2"
+    assert names(row("3" * 16, rank=-1)) == "7 33333333"  # no rank
+    assert names(row("4" * 16, rank=-1)) == "4" * 8  # run.json says nothing of it
+    config = library(tmp_path / "lib.parquet", ("a" * 16, "mouth", 0, "smile", None, None))
+    names, _ = direction_names(config, learned)
+    assert names(row("a" * 16)) == "smile"
+    assert names(row("1" * 16, rank=-1)) == "smile 11111111"
+    assert names(row("2" * 16, "a" * 16, rank=-1)) == "wink+smile"
+    (tmp_path / "lib.parquet").unlink()
+    names, notice = direction_names(config, learned)
+    assert notice is not None
+    assert names(row("2" * 16, rank=-1)) == "wink"
