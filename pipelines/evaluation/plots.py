@@ -5,7 +5,7 @@ Shape suffix: N edits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,8 +46,10 @@ class PlotValues:
 
     share: float
     """Of the images, the same ones every time: chosen by hash."""
+    learned: Collection[str] = ()
+    """Ids of learned editors, which are drawn apart from the directions of their region."""
     changes: dict[tuple[str, float], list[tuple[Values, Values]]] = field(default_factory=dict)
-    """(region, strength) -> (in_change, out_change)."""
+    """(region, or region/name of a learned editor; strength) -> (in_change, out_change)."""
     attributes: dict[tuple[str, str], dict[float, list[Values]]] = field(default_factory=dict)
     """(region/name, attribute) -> strength -> the attribute's changes."""
 
@@ -58,8 +60,10 @@ class PlotValues:
         if "in_change" not in rows.metrics:
             return
         both = rows.metrics["in_change"], rows.metrics["out_change"]
-        for region in sorted(set(rows.region[chosen_N].tolist())):
-            of_region = chosen_N & (rows.region == region)
+        learned_N = np.array([each in self.learned for each in rows.direction], bool)
+        line_N = np.where(learned_N, rows.name, rows.region)
+        for region in sorted(set(line_N[chosen_N].tolist())):
+            of_region = chosen_N & (line_N == region)
             for strength in np.unique(rows.strength[of_region]).tolist():
                 place = of_region & (rows.strength == strength)
                 part = (both[0][place], both[1][place])
@@ -76,7 +80,7 @@ class PlotValues:
                     at.setdefault(strength, []).append(moved_N)
 
     def by_region(self) -> dict[str, tuple[Values, Values]]:
-        """Region -> (in_change, out_change) of all its edits."""
+        """Region or learned editor -> (in_change, out_change) of all its edits."""
         regions = sorted({region for region, _ in self.changes})
         return {
             region: (
@@ -87,7 +91,7 @@ class PlotValues:
         }
 
     def by_strength(self) -> dict[str, Points]:
-        """Region -> (strength, in_change of its edits), ascending."""
+        """Region or learned editor -> (strength, in_change of its edits), ascending."""
         found: dict[str, list[tuple[float, Values]]] = {}
         for region, strength in sorted(self.changes):
             parts = [part[0] for part in self.changes[region, strength]]

@@ -62,10 +62,12 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     """
     folder = RunFolder(root)
     config = run_of_edits(folder)
-    names, notice = direction_names(config, learned_names(folder))
+    learned = learned_names(folder)
+    names, notice = direction_names(config, learned)
     notices = [notice] if notice else []
     committed = sorted(folder.committed())
-    sums, drawn = RunSums(names.sources), PlotValues(share_of(len(committed)))
+    sums = RunSums(names.sources)
+    drawn = PlotValues(share_of(len(committed)), frozenset(learned))
     records: list[CommitRecord] = []
     for found in _tables(folder, committed):
         if isinstance(found, str):
@@ -91,6 +93,8 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     write_matrix(target, effects, sums.dials)
     noised = config.get("edit", {}).get("method") == "sdedit"
     unit = "standard deviation of the noise" if noised else UNIT
+    if learned:
+        unit += "; learned: 1 as trained"
     write_plots(target, drawn, read_spectra(folder, records), effects, unit=unit)
     write_spread(target, {} if joined is None else joined.record())
     failures = [] if joined is None else joined.failures

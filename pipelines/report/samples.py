@@ -15,8 +15,8 @@ from pipelines.report.numbers import RunNumbers, sample_starts, spread
 
 _COLUMNS = (
     "shard", "index", "key", "edit", "member", "region", "rank", "learned", "shared", "added",
-    "noise", "strength", "image", "source_width", "source_height", "crop_left", "crop_top", "crop_width",
-    "crop_height",
+    "noise", "strength", "image", "source_width", "source_height", "crop_left", "crop_top",
+    "crop_width", "crop_height",
 )  # fmt: skip
 
 

@@ -116,3 +116,22 @@ def test_values_are_those_of_the_rows_by_region_and_strength(folder: RunFolder) 
     inside, outside = values.by_region()["left"]
     assert sorted(inside.tolist()) == sorted(r["in_change"] for r in rows)
     assert sorted(outside.tolist()) == sorted(r["out_change"] for r in rows)
+
+
+def test_learned_editors_are_lines_of_their_own(folder: RunFolder) -> None:
+    table = pq.read_table(folder.commit_url("in"))
+    second = max(table["rank"].to_pylist())
+    learned = [rank == second for rank in table["rank"].to_pylist()]
+    for name, own, kind in (("direction", "a" * 16, pa.string()), ("rank", -1, pa.int32())):
+        values = table[name].to_pylist()
+        values = [own if each else v for each, v in zip(learned, values, strict=True)]
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, kind))
+    names = DirectionNames(own=True, by_id={"a" * 16: "smile"})
+    drawn = PlotValues(1.0, frozenset(["a" * 16]))
+    drawn.add(edit_rows("in", table, names))
+    region = table["region"][0].as_py()
+    assert list(drawn.by_region()) == [region, f"{region}/smile"]
+    expected = table.filter(pa.array(learned))["in_change"].to_numpy()
+    found = drawn.by_region()[f"{region}/smile"][0]
+    assert sorted(found.tolist()) == sorted(expected.tolist())
