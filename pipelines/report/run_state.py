@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lib.files import storage
@@ -16,6 +15,7 @@ from lib.ledger.run_folder import RunConflict, RunFolder
 from lib.ledger.run_index import read_index
 from lib.ledger.snapshot import Counts
 from pipelines.config import RunConfig
+from pipelines.config_text import config_yaml
 
 MAX_QUARANTINED = 100
 _EDITS = "Edited images and editing directions"
@@ -74,7 +74,7 @@ class RunState:
     @property
     def config_yaml(self) -> str | None:
         """The config as a person would write it."""
-        return None if self.run is None else _yaml(self.run["config"])
+        return None if self.run is None else config_yaml(self.run["config"])
 
 
 def read_state(folder: RunFolder) -> RunState:
@@ -157,16 +157,3 @@ def _manifest(folder: RunFolder) -> tuple[tuple[tuple[str, int, int], ...], int]
         for file in files
     ]
     return tuple(found[:_MAX_FILES]), max(0, len(found) - _MAX_FILES)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style with lists on one line, as a person writes a config."""
-
-
-_Dumper.add_representer(
-    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True)
-)
-
-
-def _yaml(config: Any) -> str:
-    return str(yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=88))

@@ -165,12 +165,16 @@ Terms = Annotated[tuple[Term, ...], AfterValidator(_one_target)]
 
 def term_names(terms: Sequence[Term]) -> tuple[str, ...]:
     """Distinct names, for curves and errors: `clip`, and `clip_2` for a second of the kind."""
+    return kind_names([term.kind for term in terms])
+
+
+def kind_names(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The names of terms of these kinds."""
     seen: Counter[str] = Counter()
     names = []
-    for term in terms:
-        seen[term.kind] += 1
-        count = seen[term.kind]
-        names.append(term.kind if count == 1 else f"{term.kind}_{count}")
+    for kind in kinds:
+        seen[kind] += 1
+        names.append(kind if seen[kind] == 1 else f"{kind}_{seen[kind]}")
     return tuple(names)
 
 

@@ -1,27 +1,48 @@
-"""The HTML page of a training: loss curves, what was trained and how it is used; opens offline."""
+"""The HTML page of a training, over or not: loss curves, what was trained, how it is used and made
+again; opens offline.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lib.editors.editor_record import EditorRecord
-from lib.editors.editor_table import read_editor_rows
-from lib.files import parquet, storage
-from lib.plots.style import MAX_LINES, SCHEMES, Scheme, SchemeName, drawn, printable
-from pipelines.heat_maps import heat_gradient
+from lib.directions.library_rows import RECORD as LIBRARY_RECORD
+from lib.editors.editor_record import RECONSTRUCTION, EditorRecord
+from lib.editors.editor_table import editor_url, read_editor_rows
+from lib.files import storage
+from lib.plots.losses import loss_curve
+from lib.plots.style import SCHEMES
+from lib.region_names import WHOLE
+from pipelines.config_text import config_yaml
 from pipelines.library_sheets import FRAME
 from pipelines.number_texts import FILTERS
-from pipelines.training.checkpoint import History, last_checkpoint
 from pipelines.training.claim import read_training
+from pipelines.training.curves import TOTAL, Curves, first_and_last, read_curves
+from pipelines.training.objective_config import kind_names
 from pipelines.training.progress import Progress, read_progress
-from pipelines.training.result import LOSSES
 
-_SMOOTHED = 20
-"""The running mean of a curve is over a part in so many of the steps."""
+Plain = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TermRow:
+    """A term of the loss, for the page."""
+
+    name: str
+    weight: float | None
+    """None of the sum, and of a loss that no objective names."""
+    asked: Plain
+    """What the config says of it beside kind and weight."""
+    first: float
+    last: float
+    plot: str
+    """Of its curve, without the scheme."""
 
 
 def write_training_page(root: str) -> str:
@@ -29,76 +50,106 @@ def write_training_page(root: str) -> str:
     the page's path or URL.
 
     Raises:
-        ConfigProblem: there is no training at `root`.
+        ConfigProblem: there is no training at `root`, or its files are damaged.
         OSError: the page could not be written.
     """
     training = read_training(root)
-    history = _history(root, str(training["fingerprint"]))
-    records = read_editor_rows(root)
-    folder = storage.join(root, "report")
-    for scheme in SCHEMES if history.rows else ():
-        url = storage.join(folder, "plots", f"loss-{scheme}.svg")
-        storage.replace(url, loss_curves(history, scheme))
+    config: Plain = training["config"]
+    fingerprint = str(training["fingerprint"])
+    record = _trained(root, fingerprint)
+    curves = read_curves(root, fingerprint)
+    terms = term_rows(curves, config["objective"])
+    plots = {
+        f"plots/{term.plot}-{scheme}.svg": loss_curve(
+            np.asarray(curves[term.name], np.float64), scheme, measured=f"loss: {term.name}"
+        )
+        for term in terms
+        for scheme in SCHEMES
+    }
+    steps = len(next(iter(curves.values()), ()))
+    now = read_progress(root) or Progress("not begun")
+    where = storage.redact(root)
     page = _rendered(
-        name="/".join(part for part in storage.redact(root).split("/")[-2:] if part),
-        root=storage.redact(root),
+        name="/".join(part for part in where.split("/")[-2:] if part),
+        root=where,
         training=training,
-        config=training["config"],
-        record=records[0] if records else None,
-        use=_use(records[0], storage.redact(root)) if records else "",
-        history=history,
-        progress=read_progress(root) or Progress("not begun"),
+        config=config,
+        config_yaml=config_yaml(config),
+        record=record,
+        file=None if record is None else storage.redact(editor_url(root, record.id)),
+        use=None if record is None else config_yaml(use_in_run(record, where)),
+        needs_region=record is not None and record.region != WHOLE,
+        reconstruction=RECONSTRUCTION,
+        steps=steps,
+        terms=terms,
+        progress=now,
+        left_s=_left_s(now, config["training"]["batch_size"]),
         frame="rgb({} {} {})".format(*FRAME),
-        gradient=heat_gradient(),
     )
+    folder = storage.join(root, "report")
+    for name, data in plots.items():
+        storage.replace(storage.join(folder, name), data)
+    for name in storage.list_names(storage.join(folder, "plots")):
+        if f"plots/{name}" not in plots:
+            storage.delete(storage.join(folder, "plots", name))
     index = storage.join(folder, "index.html")
     storage.replace(index, page.encode())
     return index
 
 
-def loss_curves(history: History, scheme: SchemeName) -> bytes:
-    """A line a term, its running mean over its values, over the steps, as SVG."""
+def term_rows(curves: Curves, objective: Sequence[Plain]) -> list[TermRow]:
+    """The terms of a loss in their order, with their sum first where there are several, or where it
+    is not the only term itself.
+    """
+    asked = dict(zip(kind_names([term["kind"] for term in objective]), objective, strict=True))
+    names = [name for name in curves if name != TOTAL]
+    alone = len(names) == 1 and asked.get(names[0], {}).get("weight", 1.0) == 1.0
+    shown = names if alone or TOTAL not in curves else [TOTAL, *names]
+    rows = []
+    for number, name in enumerate(shown):
+        values = dict(asked.get(name, {}))
+        values.pop("kind", None)
+        weight = values.pop("weight", None)
+        plain = {key: value for key, value in values.items() if value is not None}
+        ends = first_and_last(curves[name])
+        rows.append(TermRow(name, weight, plain, *ends, f"loss-{number}"))
+    return rows
 
-    def draw(axes: Any, colours: Scheme) -> None:
-        steps = np.arange(1, len(history.rows) + 1)
-        width = max(1, len(steps) // _SMOOTHED)
-        columns = np.array(history.rows, np.float64).T
-        shown = [(n, c) for n, c in zip(history.names, columns, strict=True) if n != "total"]
-        for (name, values), colour in zip(shown[:MAX_LINES], colours.lines, strict=False):
-            axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            smooth = np.convolve(values, np.ones(width) / width, "valid")
-            at = steps[width - 1 :]
-            axes.plot(at, smooth, color=colour, linewidth=1.6, label=printable(name))
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss, not weighted")
 
-    return drawn(draw, scheme)
+def use_in_run(record: EditorRecord, root: str) -> dict[str, Any]:
+    """The sections of a run's config that apply the editor in the folder `root`."""
+    if record.purpose == RECONSTRUCTION:
+        return {"model": {"rectifier": root}}
+    entry = {"labels": [record.label], "strengths": [0.5, 1.0]}
+    return {
+        "learned": {"path": root, "ids": [record.id]},
+        "edit": {"window": list(record.window), "plan": {"entries": [entry]}},
+    }
 
 
-def _history(root: str, fingerprint: str) -> History:
-    """Of the whole training, or up to its last checkpoint."""
-    url = storage.join(root, LOSSES)
+def _trained(root: str, fingerprint: str) -> EditorRecord | None:
+    """What this training has made, among what else its folder holds; None while it is not over."""
     try:
-        table: pa.Table = parquet.decode(storage.read_bytes(url), url)
+        about = json.loads(storage.read_bytes(storage.join(root, LIBRARY_RECORD)))
     except FileNotFoundError:
-        found = last_checkpoint(root, fingerprint)
-        return History((), ()) if found is None else found.history
-    names = tuple(name for name in table.column_names if name != "step")
-    columns = [table[name].to_pylist() for name in names]
-    return History(names, tuple(zip(*columns, strict=True)))
+        return None
+    own = about.get("trained", {}).get("editor")
+    for record in read_editor_rows(root):
+        if record.id == own or (own is None and record.fingerprint == fingerprint):
+            return record
+    return None
 
 
-def _use(record: EditorRecord, root: str) -> str:
-    if record.purpose == "reconstruction":
-        return f"model: {{rectifier: {root}}}"
-    entry = f"{{labels: [{record.label}], strengths: [0.5, 1.0]}}"
-    return f"learned: {{path: {root}}}\nedit: {{plan: {{entries: [{entry}]}}}}"
+def _left_s(progress: Progress, batch_size: int) -> float | None:
+    if not progress.examples_per_s:
+        return None
+    return (progress.steps - progress.step) * batch_size / progress.examples_per_s
 
 
 def _rendered(**values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("pipelines"),
-        autoescape=True,
+        autoescape=True,  # labels and texts come from other people's configs
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

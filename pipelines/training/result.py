@@ -5,9 +5,8 @@ could not be used; `library.json` is written last.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 import pyarrow as pa
 from torch import Tensor
@@ -20,12 +19,13 @@ from lib.editors.editor_table import editor_url, write_editor_rows
 from lib.files import parquet, schemas, storage
 from pipelines.training.checkpoint import History, clear_checkpoints
 from pipelines.training.config import TrainConfig
+from pipelines.training.curves import LOSSES, first_and_last
 from pipelines.training.editor_building import Built
 from pipelines.training.engine import TrainingEngine
 from pipelines.training.example_store import Examples
 from pipelines.training.objective_building import objective_content
 
-LOSSES, ERRORS = "losses.parquet", "errors.parquet"
+ERRORS = "errors.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,9 @@ def editor_record(result: Result, tensors: Mapping[str, Tensor]) -> EditorRecord
 
 def _ends(history: History) -> dict[str, tuple[float, float]]:
     """Of every term the means over the first and the last tenth."""
-    tenth = max(1, len(history.rows) // 10)
-    columns: Sequence[tuple[float, ...]] = list(zip(*history.rows, strict=True))
+    columns = zip(*history.rows, strict=True)
     return {
-        name: (fmean(column[:tenth]), fmean(column[-tenth:]))
-        for name, column in zip(history.names, columns, strict=True)
+        name: first_and_last(column) for name, column in zip(history.names, columns, strict=True)
     }
 
 
