@@ -21,6 +21,10 @@ class AnyEditor(Section):
     """The region that it is to change, by which its edits are measured; `image` is the whole."""
     window: tuple[Timestep, Timestep] = (900, 300)
     """Highest and lowest timestep at which it is trained and will be applied."""
+    unit: Rate = 1.0
+    """What strength 1 of an edit is, as a factor on what was trained: below 1 where that does too
+    much when the steps add up.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

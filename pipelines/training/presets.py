@@ -27,7 +27,9 @@ def train_smile() -> TrainConfig:
 
 def train_eyes() -> TrainConfig:
     """The demo's opening of the eyes, likewise."""
-    editor = StepShiftsEditor(kind="delta_h", name="eyes-open", region="eyes", window=_WINDOW)
+    editor = StepShiftsEditor(
+        kind="delta_h", name="eyes-open", region="eyes", window=_WINDOW, unit=0.6
+    )
     return _of_faces(editor, "eye_open", steps=120)
 
 
@@ -39,7 +41,9 @@ def train_smile_fn() -> TrainConfig:
 
 def train_eyes_fn() -> TrainConfig:
     """The opening of the eyes by f_t."""
-    editor = FunctionEditor(kind="direction_fn", name="eyes-open-fn", region="eyes", window=_WINDOW)
+    editor = FunctionEditor(
+        kind="direction_fn", name="eyes-open-fn", region="eyes", window=_WINDOW, unit=0.6
+    )
     return _of_faces(editor, "eye_open", steps=150)
 
 

@@ -103,7 +103,7 @@ def editor_record(result: Result, tensors: Mapping[str, Tensor]) -> EditorRecord
         window=config.editor.window,
         h_norms=built.h_norms,
         lengths=lengths,
-        unit_strength=1.0,
+        unit_strength=config.editor.unit,
         shape=shape,
         architecture=built.architecture,
         parameters=parameters,

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SHARDS, PICTURES = 8, 2
 
 
@@ -49,7 +49,7 @@ def test_a_learned_editor_is_applied_on_ray_with_the_same_bytes_as_in_one_proces
         )
         config = shards.write_config(tmp_path / f"{engine}.yaml", made)
         plan = shards.deltah("plan", config)
-        done = shards.deltah("run", config, *options)
+        done = shards.deltah("run", config, *options, timeout_s=240)
         assert done.returncode == 0, done.stderr
         verified = shards.deltah("verify", folder, "--deep")
         assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -36,18 +36,24 @@ def rows(folder: RunFolder) -> list[dict[str, object]]:
 def test_a_stored_direction_makes_the_same_image_as_when_it_was_found(
     first: Path, tiny_checkpoint: Path, shards: ModuleType, tmp_path: Path
 ) -> None:
-    found = {
-        (r["index"], r["direction"], r["strength"]): r["sha256"]
-        for r in rows(RunFolder(str(first / "run")))
-    }
+    def pictures(folder: Path) -> dict[tuple[object, ...], Any]:
+        shown = shards.images(folder)
+        return {
+            (r["index"], r["direction"], r["strength"]): shown[str(r["member"])]
+            for r in rows(RunFolder(str(folder)))
+        }
+
+    found = pictures(first / "run")
     library = {"method": "library", "path": str(first / "run" / "directions")}
     made = shards.config(
         tiny_checkpoint, first / "in" / "a.tar", tmp_path / "run", discover=library
     )
-    folder, (report,) = shards.work(made, [first / "in" / "a.tar"])
-    used = {(r["index"], r["direction"], r["strength"]): r["sha256"] for r in rows(folder)}
+    _, (report,) = shards.work(made, [first / "in" / "a.tar"])
+    used = pictures(tmp_path / "run")
     assert report.n_edits == 3 * 3 * 2  # every image, the direction of each image, two strengths
-    assert found.items() <= used.items()
+    assert found.keys() <= used.keys()
+    # Other edits share the batch, and some processors round by its size: a level of 255 at most.
+    assert max(abs(image - used[key]).max() for key, image in found.items()) <= 1
     assert not (tmp_path / "run" / "directions").exists()
 
 
