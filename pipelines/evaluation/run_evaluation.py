@@ -94,7 +94,7 @@ def evaluate_run(root: str, joined: Joined | None = None) -> Evaluation:
     noised = config.get("edit", {}).get("method") == "sdedit"
     unit = "standard deviation of the noise" if noised else UNIT
     if learned:
-        unit += "; learned: 1 as trained"
+        unit += "; learned: own unit"
     write_plots(target, drawn, read_spectra(folder, records), effects, unit=unit)
     write_spread(target, {} if joined is None else joined.record())
     failures = [] if joined is None else joined.failures

@@ -65,7 +65,7 @@ def _strength_unit(series: Sequence[tuple[str, str]], *, noisy: bool) -> str:
         return "standard deviation of the noise"
     if not any(learned for learned, _ in series):
         return UNIT
-    return f"{UNIT}; learned: 1 as trained" if not all(n for n, _ in series) else "1: as trained"
+    return f"{UNIT}; learned: own unit" if not all(n for n, _ in series) else "own unit"
 
 
 def _histogram(

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from cluster.cli import app
 from lib.editors.editor_record import EditorRecord
 from lib.editors.editor_table import write_editor_rows
 from lib.files import parquet
@@ -168,6 +170,9 @@ def test_what_the_page_says_to_write_is_read_by_runs_and_trainings(begun: TrainC
     (chosen,) = chosen_editors(made)
     assert (chosen.record.id, chosen.root) == ("a" * 16, str(root))
     assert made.edit.plan is not None
+    assert "strength 1 is what was trained" in page_of(root).text
+    end(root, record(root, unit_strength=0.6))
+    assert "strength 1 is 0.600 of what was trained" in page_of(root).text
     end(root, record(root, type="rectifier", purpose="reconstruction", method="rectifier"))
     use, _ = page_of(root).blocks
     assert yaml.safe_load(use) == {"model": {"rectifier": str(root)}}
@@ -192,6 +197,16 @@ def test_a_training_that_goes_on_shows_its_last_checkpoint(begun: TrainConfig) -
     assert "32.0 s" in page.text  # 16 steps of 4 images, 2 a second
     assert "use" not in page.ids
     assert page.cells[6:10] == ["paired", "2", "0.988", "0.538"]  # of 2 steps each
+
+
+def test_show_tells_a_training_from_a_run(begun: TrainConfig) -> None:
+    root = Path(begun.output.folder)
+    shown = CliRunner().invoke(app, ["show", str(root), "--no-open"])
+    assert shown.output.strip() == str(root / "report" / "index.html")
+    assert "deltah training" in (root / "report" / "index.html").read_text()
+    (root / "training.json").unlink()
+    refused = CliRunner().invoke(app, ["show", str(root), "--no-open"])
+    assert "expected the output folder of a run" in str(refused.exception)
 
 
 def page_of_nothing(root: Path) -> Structure:
