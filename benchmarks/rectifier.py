@@ -28,7 +28,7 @@ from lib.models.unet_denoiser import UNetDenoiser
 from lib.records import Sample
 from lib.rectifier.hypernetwork import Rectifier
 from lib.rectifier.rectified import RectifiedDenoiser
-from lib.sampling.ddim import decoding
+from lib.sampling.ddim import decoding, inversion
 
 STEPS = (10, 20, 50)
 GAP_TIMESTEPS = (50, 150, 300, 500, 750)
@@ -61,17 +61,19 @@ def network(bench: Bench) -> UNetDenoiser:
 
 @torch.no_grad()
 def fidelity(bench: Bench, faces: Sequence[Sample], rectifier: Rectifier | None) -> Fidelity:
-    """Of plain DDIM inversion to the last timestep and back, with the rectifier on the way back."""
+    """Of plain DDIM inversion to the last timestep and back, both with the rectifier."""
     last, regressor = bench.grid.num_steps, load()
     nodes = [bench.grid.nearest_node(t) for t in GAP_TIMESTEPS]
-    inverted = bench.inverted(faces, last=last, keep=[], refinements=0)
     rows: dict[str, list[float]] = {name: [] for name in COLUMNS}
-    for face in inverted:
-        sample = face.sample
+    for sample in faces:
         denoiser: Denoiser = bench.denoiser
         if rectifier is not None:
             denoiser = RectifiedDenoiser(network(bench), rectifier, sample.image_CHW)
-        x_BLYX = decoding(denoiser.predict, bench.grid, face.latent.x_LYX[None], first=last)
+        steps = inversion(
+            denoiser.predict, bench.grid, sample.image_CHW[None], last=last, refinements=0
+        )
+        *_, (_, top_BLYX) = steps
+        x_BLYX = decoding(denoiser.predict, bench.grid, top_BLYX, first=last)
         image_BCHW = x_BLYX.clamp(-1, 1)
         off_BCHW = image_BCHW - sample.image_CHW
         factors_BF = read(regressor, torch.cat([image_BCHW, sample.image_CHW[None]]))
@@ -106,8 +108,8 @@ def main(
     torch.set_flush_denormal(True)
     print(describe())
     print(
-        f"{faces} held-out faces (seed {HELD_OUT_SEED}): plain DDIM inversion to the last timestep,"
-        " decoded without and with the rectifier; L2 is the mean square,\ngap |z - eps|^2 at"
+        f"{faces} held-out faces (seed {HELD_OUT_SEED}): plain DDIM inversion to the last timestep"
+        " and back, both without and with the rectifier; L2 is the mean square,\ngap |z - eps|^2 at"
         f" t = {', '.join(map(str, GAP_TIMESTEPS))} (nearest of the grid), factors the mean"
         " |error| of the 16 factors; change [95 % bootstrap, paired by face]"
     )

@@ -20,6 +20,7 @@ def check_agreement(config: RunConfig) -> None:
     """Raises ValueError where two sections contradict each other."""
     for check in (
         _latents_go_one_way,
+        _rectified_alone,
         _method_fits_the_pipeline,
         _boosted_by_ddim,
         _rule_fits_the_inversion,
@@ -45,6 +46,22 @@ def _latents_go_one_way(config: RunConfig) -> None:
     if config.invert.keep and not stores:
         raise ValueError(
             "invert.keep: is for stored latents; expected output.latents: float32 or float16"
+        )
+
+
+def _rectified_alone(config: RunConfig) -> None:
+    """A rectifier belongs to runs that edit, and latents are of the frozen network."""
+    if config.model.rectifier is None:
+        return
+    if config.pipeline != "edit_dataset":
+        raise ValueError(
+            "model.rectifier: expected `pipeline: edit_dataset` with it; directions are found in"
+            " the frozen network"
+        )
+    if config.output.latents != "none" or config.invert.latents is not None:
+        raise ValueError(
+            "model.rectifier: latents are stored of the frozen network; expected output.latents:"
+            " none and no invert.latents with it"
         )
 
 

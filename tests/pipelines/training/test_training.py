@@ -35,7 +35,7 @@ RECTIFIER = {
     "learning_rate": 0.01,
 }
 KINDS: dict[str, dict[str, Any]] = {
-    "delta_h": {"kind": "delta_h", "name": "bright", "window": [900, 0], "learning_rate": 0.01},
+    "delta_h": {"kind": "delta_h", "name": "bright", "window": [500, 0], "learning_rate": 0.003},
     "rectifier": RECTIFIER,
     "fine_tune": {"kind": "fine_tune", "name": "bright", "learning_rate": 1e-3},
     "lora": {"kind": "lora", "name": "bright", "rank": 2, "learning_rate": 0.02},
