@@ -104,13 +104,13 @@ def _updates(tuned: Any) -> dict[str, Tensor]:
 def _merged(tuned: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the updates add to the weights of the layers, by the names of these."""
     from peft import set_peft_model_state_dict
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Conv2d, Linear
 
     set_peft_model_state_dict(tuned, {name: value.float() for name, value in weights.items()})
     return {
         f"{name}.weight": layer.get_delta_weight("default").detach()
         for name, layer in tuned.named_modules()
-        if isinstance(layer, LoraLayer)
+        if isinstance(layer, (Conv2d, Linear))
     }
 
 
