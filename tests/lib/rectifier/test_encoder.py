@@ -37,6 +37,14 @@ def test_the_residual_network_has_the_depths_that_were_asked_for_and_no_batch_no
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
+@pytest.mark.parametrize("width", [1, 12, 20])
+@torch.no_grad()
+def test_any_width_can_be_shared_by_groups(width: int) -> None:
+    both_BCYX = torch.randn(2, 6, 16, 16)
+    assert SmallEncoder(6, width)(both_BCYX).shape == (2, 4 * width)
+    assert ResNetEncoder(6, width, (1, 1))(both_BCYX).shape == (2, 2 * width)
+
+
 def test_sinusoids_have_the_frequencies_from_one_to_a_ten_thousandth() -> None:
     found_BF = timestep_sinusoids(torch.tensor([0, 7]), 8).double()
     rates = [10000 ** (-i / 3) for i in range(4)]
