@@ -67,12 +67,14 @@ def formula(weights: dict[str, Tensor], h_BCYX: Tensor, temb_BE: Tensor | None) 
     return pointwise("conv2", silu(b))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["plain", "as_small_as_the_norms_epsilon"])
 @pytest.mark.parametrize("ignores_time", [False, True])
 @torch.no_grad()
 def test_a_published_file_gives_the_published_formula_and_loads_into_the_trainable_block(
-    tmp_path: Path, ignores_time: bool
+    tmp_path: Path, ignores_time: bool, scale: float
 ) -> None:
     weights, time = published(), time_embedding()
+    weights |= {n: scale * v for n, v in weights.items() if n.startswith(("conv1", "temb_proj"))}
     optimizer = {"state": {}, "param_groups": [{"lr": 0.5, "params": [0, 1]}]}
     path = tmp_path / "smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"
     torch.save({0: weights, "optimizer": optimizer, "scheduler": {"gamma": 0.5}}, path)
