@@ -86,20 +86,20 @@ class Steering:
         edited = [b for b in range(count) if self._active[b]]
         self.evaluations += count + len(edited)
         if not edited and not keeps_lead:
-            eps_BLYX = self._predict(x_BLYX)
-            return eps_BLYX, eps_BLYX
-        point = self._denoiser.encode(x_BLYX, self._t)
-        if keeps_lead and self._rows[0] is None:
-            self.lead = point.rows(slice(0, 1))
-        forward_BLYX = point.eps_BLYX.clone()
-        if edited and self._shift_BCYX is not None:
-            chosen = _as_slice(edited)
-            part = point.rows(chosen)
-            shifted_BCYX = part.h_BCYX + self._shifts_of(part.h_BCYX, edited)
-            forward_BLYX[chosen] = self._denoiser.decode(part, shifted_BCYX)
+            eps_BLYX = forward_BLYX = self._predict(x_BLYX)
+        else:
+            point = self._denoiser.encode(x_BLYX, self._t)
+            if keeps_lead and self._rows[0] is None:
+                self.lead = point.rows(slice(0, 1))
+            eps_BLYX, forward_BLYX = point.eps_BLYX, point.eps_BLYX.clone()
+            if edited:
+                chosen = _as_slice(edited)
+                part = point.rows(chosen)
+                shifted_BCYX = part.h_BCYX + self._shifts_of(part.h_BCYX, edited)
+                forward_BLYX[chosen] = self._denoiser.decode(part, shifted_BCYX)
         if not any(self._networks[:count]):
-            return forward_BLYX, point.eps_BLYX
-        return self._with_networks(x_BLYX, forward_BLYX, point.eps_BLYX, point.eps_BLYX)
+            return forward_BLYX, eps_BLYX
+        return self._with_networks(x_BLYX, forward_BLYX, eps_BLYX, eps_BLYX)
 
     def _symmetric_own(self, x_BLYX: Tensor, *, keeps_lead: bool) -> tuple[Tensor, Tensor]:
         count = len(x_BLYX)
@@ -176,15 +176,14 @@ class _Own(Generic[T]):
 
 def _alike(found: Sequence[Sequence[tuple[T, float]]], rows: Sequence[int]) -> list[_Own[T]]:
     """Every editor of some rows once, with the rows that it edits: one pass serves them all."""
-    parts: dict[int, tuple[T, list[int], list[float]]] = {}
+    parts: dict[int, tuple[T, dict[int, float]]] = {}
     for place, row in enumerate(rows):
         for what, factor in found[row]:
-            _, places, factors = parts.setdefault(id(what), (what, [], []))
-            places.append(place)
-            factors.append(factor)
+            _, factors = parts.setdefault(id(what), (what, {}))
+            factors[place] = factors.get(place, 0.0) + factor
     return [
-        _Own(what, places, torch.tensor(factors).view(-1, 1, 1, 1))
-        for what, places, factors in parts.values()
+        _Own(what, list(factors), torch.tensor(list(factors.values())).view(-1, 1, 1, 1))
+        for what, factors in parts.values()
     ]
 
 

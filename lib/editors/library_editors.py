@@ -84,7 +84,7 @@ def checked_head(texts: Mapping[str, str], where: str) -> EditorRecord:
         raise ConfigProblem(f"{where}: expected a learned editor that deltah wrote, found tensors")
     try:
         content = json.loads(texts[EDITOR_HEADER])
-        version, values = content["version"], content["editor"]
+        version, values = content["version"], dict(content["editor"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigProblem(f"{where}: the header cannot be read: {error}") from error
     if version != EDITOR_VERSION:

@@ -5,7 +5,7 @@ low-rank updates (LoRA, Hu et al. 2022) by peft. The frozen network is copied, n
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,16 +50,16 @@ def tunable_copy(unet: Any, tuning: Tuning) -> Any:
 
 
 def tuned_weights(tuned: Any, frozen: Any, tuning: Tuning) -> dict[str, Tensor]:
-    """What an artifact holds: of a whole network the differences to the frozen one, of LoRA the
-    matrices of the updates under peft's names.
+    """What an artifact holds: of a whole network the weights that are others than the frozen one's
+    (themselves: differences would come back rounded), of LoRA the matrices of the updates under
+    peft's names.
     """
     if tuning.kind == LORA:
-        from peft import get_peft_model_state_dict
-
-        found: dict[str, Tensor] = get_peft_model_state_dict(tuned)
-        return {name: value.detach() for name, value in found.items()}
+        return _updates(tuned)
     before = dict(frozen.named_parameters())
-    return {name: (p - before[name]).detach() for name, p in tuned.named_parameters()}
+    return {
+        name: p.detach() for name, p in tuned.named_parameters() if not torch.equal(p, before[name])
+    }
 
 
 def with_weights(unet: Any, tuning: Tuning, weights: Mapping[str, Tensor], where: str) -> Any:
@@ -68,33 +68,50 @@ def with_weights(unet: Any, tuning: Tuning, weights: Mapping[str, Tensor], where
     Raises:
         ConfigProblem: they do not fit this network; `where` begins the message.
     """
-    if tuning.kind == LORA:
-        from peft import set_peft_model_state_dict
-
-        tuned = tunable_copy(unet, tuning)
-        own = {name: value.float() for name, value in weights.items()}
-        try:
-            left: Any = set_peft_model_state_dict(tuned, own)
-        except RuntimeError as error:
-            raise ConfigProblem(f"{where}: the updates do not fit: {error}") from error
-        if left.unexpected_keys:
-            raise ConfigProblem(
-                f"{where}: updates of layers that this network lacks: {left.unexpected_keys[:4]}"
-            )
-        return tuned.requires_grad_(False)
     tuned = copy.deepcopy(unet)
     named = dict(tuned.named_parameters())
-    odd = sorted(set(named) ^ set(weights)) or [
-        name for name, p in named.items() if p.shape != weights[name].shape
-    ]
+    if tuning.kind == LORA:
+        updated = tunable_copy(unet, tuning)
+        _refuse_odd(
+            weights, _updates(updated), sorted(set(_updates(updated)) - set(weights)), where
+        )
+        for name, change in _merged(updated, weights).items():
+            named[name].data.add_(change)
+    else:
+        _refuse_odd(weights, named, [], where)
+        for name, value in weights.items():
+            named[name].data.copy_(value)
+    return tuned.requires_grad_(False)
+
+
+def _refuse_odd(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], lacking: Sequence[str], where: str
+) -> None:
+    odd = lacking or [n for n, v in weights.items() if n not in own or v.shape != own[n].shape]
     if odd:
         raise ConfigProblem(
-            f"{where}: expected differences of this network's weights; odd: {odd[:4]}"
+            f"{where}: expected weights or updates of this network's layers; odd: {sorted(odd)[:4]}"
         )
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.add_(weights[name].to(parameter))
-    return tuned.requires_grad_(False)
+
+
+def _updates(tuned: Any) -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
+    found: dict[str, Tensor] = get_peft_model_state_dict(tuned)
+    return {name: value.detach() for name, value in found.items()}
+
+
+def _merged(tuned: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the updates add to the weights of the layers, by the names of these."""
+    from peft import set_peft_model_state_dict
+    from peft.tuners.lora import Conv2d, Linear
+
+    set_peft_model_state_dict(tuned, {name: value.float() for name, value in weights.items()})
+    return {
+        f"{name}.weight": layer.get_delta_weight("default").detach()
+        for name, layer in tuned.named_modules()
+        if isinstance(layer, (Conv2d, Linear))
+    }
 
 
 def _with_lora(unet: Any, tuning: Tuning) -> Any:

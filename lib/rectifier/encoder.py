@@ -7,6 +7,7 @@ Shape suffixes: B examples, L channels of the latent, Y, X its size, E embedding
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class SmallEncoder(nn.Module):
         for inward, outward in zip((channels, *widths), widths, strict=False):
             blocks += [
                 nn.Conv2d(inward, outward, 3, stride=2, padding=1),
-                nn.GroupNorm(min(_GROUPS, outward), outward),
+                nn.GroupNorm(gcd(_GROUPS, outward), outward),
                 nn.SiLU(),
             ]
         self.blocks = nn.Sequential(*blocks)
@@ -69,7 +70,7 @@ def _replace_batch_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(
-                module, name, nn.GroupNorm(min(_GROUPS, child.num_features), child.num_features)
+                module, name, nn.GroupNorm(gcd(_GROUPS, child.num_features), child.num_features)
             )
         else:
             _replace_batch_norms(child)

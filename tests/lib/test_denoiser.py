@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from lib.models.backbones import load_denoiser
 from lib.models.checkpoint import open_checkpoint
 from lib.models.unet_denoiser import UNetDenoiser
 from lib.problems import ModelProblem
+from lib.sampling.grid import training_alphas
 
 CPU = torch.device("cpu")
 
@@ -229,3 +231,94 @@ def test_attention_on_both_sides_of_the_network_has_all_products(
         assert float((ahead - back).abs().max()) < bound * scale
     with torch.no_grad():
         assert torch.equal(denoiser.predict(x_BLYX, 300), whole)
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@torch.no_grad()
+def test_timesteps_of_each_example_are_as_one_by_one(
+    backbones: ModuleType, prediction_type: str, h_layer: str
+) -> None:
+    alphas_T = [float(a) for a in training_alphas({})]
+    denoiser = UNetDenoiser(backbones.unet(), alphas_T, prediction_type, h_layer)
+    t_B = torch.tensor([20, 300, 999])
+    generator = torch.Generator().manual_seed(5)
+    x_BLYX = torch.randn(3, 3, 16, 16, generator=generator)
+    shift_BCYX = torch.randn(3, *denoiser.h_shape, generator=generator)
+    point = denoiser.encode(x_BLYX, t_B)
+    found = {
+        "predict": denoiser.predict(x_BLYX, t_B),
+        "encode": point.eps_BLYX,
+        "h": point.h_BCYX,
+        "decode": denoiser.decode(point, point.h_BCYX + shift_BCYX),
+        "shifted": denoiser.predict_shifted(x_BLYX, t_B, shift_BCYX),
+        "rows": denoiser.decode(point.rows([2, 0, 1]), (point.h_BCYX + shift_BCYX)[[2, 0, 1]]),
+    }
+    found["rows"] = found["rows"][[1, 2, 0]]
+    for row, t in enumerate(t_B.tolist()):
+        x, shift = x_BLYX[row : row + 1], shift_BCYX[row : row + 1]
+        own = denoiser.encode(x, t)
+        edited = denoiser.decode(own, own.h_BCYX + shift)
+        alone = {"predict": denoiser.predict(x, t), "encode": own.eps_BLYX, "h": own.h_BCYX}
+        alone |= {"decode": edited, "shifted": edited, "rows": edited}
+        for name, expected in alone.items():
+            torch.testing.assert_close(found[name][row], expected[0], rtol=2e-4, atol=2e-5)
+        one = point.row(row)
+        again = denoiser.decode(one, one.h_BCYX + torch.cat([shift, -shift]))
+        torch.testing.assert_close(again[0], edited[0], rtol=2e-4, atol=2e-5)
+    assert found["predict"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_alpha_of_each_example_gives_its_own_epsilon(prediction_type: str) -> None:
+    x, eps = torch.rand(3, 3, 4, 4).double(), torch.randn(3, 3, 4, 4).double()
+    alphas = [0.9, 0.5, 0.01]
+    output = {
+        "epsilon": eps,
+        "v_prediction": torch.stack(
+            [(e - (1 - a) ** 0.5 * i) / a**0.5 for a, e, i in zip(alphas, eps, x, strict=True)]
+        ),
+        "sample": torch.stack(
+            [(i - (1 - a) ** 0.5 * e) / a**0.5 for a, e, i in zip(alphas, eps, x, strict=True)]
+        ),
+    }[prediction_type]
+    alpha_B111 = torch.tensor(alphas, dtype=torch.float64).view(-1, 1, 1, 1)
+    torch.testing.assert_close(epsilon(output, x, alpha_B111, prediction_type), eps)
+    for row, alpha in enumerate(alphas):
+        alone = epsilon(output[row : row + 1], x[row : row + 1], alpha, prediction_type)
+        torch.testing.assert_close(alone[0], eps[row])
+
+
+@pytest.mark.parametrize("h_layer", ["before", "middle", "after"])
+def test_a_shift_that_depends_on_h_is_that_of_the_tensor_it_returns(
+    tiny_checkpoint: Path, h_layer: str, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint, h_layer)
+    seen: list[torch.Tensor] = []
+
+    def shift(h_BCYX: torch.Tensor) -> torch.Tensor:
+        seen.append(h_BCYX.clone())
+        return torch.tanh(h_BCYX.flip(1)) + 0.3
+
+    for t in (300, torch.tensor([300, 700])):
+        with torch.no_grad():
+            found = denoiser.predict_shifted(x_BLYX, t, shift)
+            h_BCYX = denoiser.encode(x_BLYX, t).h_BCYX
+            expected = denoiser.predict_shifted(x_BLYX, t, torch.tanh(h_BCYX.flip(1)) + 0.3)
+            plain = denoiser.predict(x_BLYX, t)
+        assert torch.equal(seen.pop(), h_BCYX)
+        assert not seen, "it is asked once a pass"
+        assert torch.equal(found, expected)
+        assert (found - plain).abs().max() > 1e-3
+
+
+def test_one_timestep_is_needed_to_linearise_at(
+    tiny_checkpoint: Path, x_BLYX: torch.Tensor
+) -> None:
+    denoiser = load(tiny_checkpoint)
+    with torch.no_grad():
+        point = denoiser.encode(x_BLYX[:1], torch.tensor([300]))
+        plain = denoiser.predict(x_BLYX, 300)
+        with pytest.raises(ValueError, match="a point of one timestep"):
+            denoiser.linearised(point)
+        assert torch.equal(denoiser.predict(x_BLYX, 300), plain)
