@@ -16,7 +16,7 @@ import torch
 from cluster.cli import main
 from lib.editors.editor_files import read_editor
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 Written = Callable[..., Path]
 
 
