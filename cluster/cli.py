@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cluster.verbs.evaluation import evaluate
+from cluster.verbs.execution_options import overrides
 from cluster.verbs.jobs import app as job
 from cluster.verbs.library import app as library
 from cluster.verbs.planning import plan
@@ -128,15 +129,8 @@ def run(
             )
         gpus_per_worker = 1 / workers_per_gpu
     part = ShardPart.parse(shard_of) if shard_of is not None else None
-    overrides = list(changes or ())
-    for key, value in (
-        ("engine", engine),
-        ("workers", workers),
-        ("gpus_per_worker", gpus_per_worker),
-    ):
-        if value is not None:
-            overrides.append(f"execution.{key}={value}")
-    loaded = load_config(config, overrides)
+    changed = overrides(changes, engine=engine, workers=workers, gpus_per_worker=gpus_per_worker)
+    loaded = load_config(config, changed)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
     if workers_per_gpu is not None and loaded.execution.engine != "ray":

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from lib.directions.library_rows import SHEETS, placed, read_record, read_rows
@@ -17,9 +16,9 @@ from lib.editors.editor_table import read_editor_rows
 from lib.files import storage
 from lib.plots.style import SCHEMES
 from pipelines.heat_maps import heat_gradient
+from pipelines.html_page import rendered, write_page
 from pipelines.library_plots import plotted, roir_against_strength, score_against_roir
 from pipelines.library_sheets import COLUMNS, FRAME, HEAT_LIMIT, gap
-from pipelines.number_texts import FILTERS
 
 MAX_ROWS = 500
 MAX_SHEETS = 24
@@ -64,7 +63,8 @@ def write_library_report(root: str) -> str:
     regions: dict[str, int] = {}
     for row in rows:
         regions[row["region"]] = regions.get(row["region"], 0) + 1
-    page = _render(
+    page = rendered(
+        "library.html.j2",
         name="/".join(part for part in storage.redact(root).split("/")[-2:] if part),
         record=record,
         built=record.get("built"),
@@ -87,15 +87,7 @@ def write_library_report(root: str) -> str:
         heat_limit=HEAT_LIMIT,
         has_plots=bool(shown),
     )
-    folder = storage.join(root, "report")
-    for name, data in files.items():
-        storage.replace(storage.join(folder, name), data)
-    for name in storage.list_names(storage.join(folder, "plots")):
-        if f"plots/{name}" not in files:
-            storage.delete(storage.join(folder, "plots", name))
-    index = storage.join(folder, "index.html")
-    storage.replace(index, page.encode())
-    return index
+    return write_page(root, page, files)
 
 
 def _cards(root: str, rows: list[dict[str, Any]]) -> tuple[dict[str, list[Card]], dict[str, int]]:
@@ -123,15 +115,3 @@ def _framed(record: Mapping[str, Any], scored: list[dict[str, Any]]) -> bool:
     """Whether some sheet may have a framed row."""
     images = len(record.get("scored", {}).get("images", ()))
     return any(row["scored_images"] < images for row in scored)
-
-
-def _render(**values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipelines"),
-        autoescape=True,  # labels and keys come from other people's files
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment.get_template("library.html.j2").render(values)

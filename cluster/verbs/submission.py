@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.verbs.execution_options import overrides
 from cluster.verbs.jobs import RAY_PANEL, Address, connected, follow_to_end
 from lib.problems import ConfigProblem
 
@@ -205,11 +206,8 @@ def _travelling(
     from cluster.submission.travelling_config import drained_within, local_warning, travelling
     from pipelines.config_file import load_config
 
-    overrides = [*(changes or ()), "execution.engine=ray"]
-    for key, value in (("workers", workers), ("gpus_per_worker", gpus_per_worker)):
-        if value is not None:
-            overrides.append(f"execution.{key}={value}")
-    loaded = drained_within(travelling(load_config(config, overrides)), drain_s)
+    changed = overrides(changes, engine="ray", workers=workers, gpus_per_worker=gpus_per_worker)
+    loaded = drained_within(travelling(load_config(config, changed)), drain_s)
     if warning := local_warning(loaded):
         typer.echo(f"note: {warning}", err=True)
     return loaded

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from cluster.verbs.execution_options import overrides
+
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a preset.")],
@@ -37,15 +39,8 @@ def train(
     from pipelines.training.config import TrainConfig
     from pipelines.training.presets import TRAIN_PRESETS
 
-    overrides = list(changes or ())
-    for key, value in (
-        ("engine", engine),
-        ("workers", workers),
-        ("gpus_per_worker", gpus_per_worker),
-    ):
-        if value is not None:
-            overrides.append(f"execution.{key}={value}")
-    loaded = load_tree(config, overrides, TrainConfig, TRAIN_PRESETS)
+    changed = overrides(changes, engine=engine, workers=workers, gpus_per_worker=gpus_per_worker)
+    loaded = load_tree(config, changed, TrainConfig, TRAIN_PRESETS)
     if address is not None and loaded.execution.engine != "ray":
         raise typer.BadParameter("expected --engine ray beside --address", param_hint="--address")
     refuse_fleeting_output(loaded.output.folder)

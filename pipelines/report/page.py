@@ -7,14 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files as resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from lib.files import storage
 from lib.ledger.run_folder import RunFolder
 from lib.ledger.snapshot import Counts
 from lib.problems import ConfigProblem
 from pipelines.heat_maps import heat_gradient
-from pipelines.number_texts import FILTERS
+from pipelines.html_page import rendered
 from pipelines.report.cost import read_cost
 from pipelines.report.directions import direction_groups, read_directions
 from pipelines.report.distributions import charts
@@ -82,7 +80,8 @@ def write_report(folder: str) -> str:
     files["data/summary.js"] = call("deltah.begin", summary)
     measures = [m for m in numbers.measures if m.name in _TABLE_MEASURES or m.is_score]
     groups = medians_by_group(numbers, [measure.name for measure in measures])
-    page = _render(
+    page = rendered(
+        "report/page.html.j2",
         name="/".join(part for part in storage.redact(folder).split("/")[-2:] if part),
         state=state,
         counts=state.counts or Counts(0, numbers.committed, len(state.quarantined)),
@@ -117,18 +116,6 @@ def _filtered(numbers: RunNumbers) -> list[tuple[str, int, int]]:
     rules = {*numbers.marked, *numbers.dropped}
     rows = [(rule, numbers.marked[rule], numbers.dropped[rule]) for rule in rules]
     return sorted(rows, key=lambda row: (-row[1] - row[2], row[0]))
-
-
-def _render(**values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipelines"),
-        autoescape=True,  # keys, messages and reasons come from other people's shards
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment.get_template("report/page.html.j2").render(values)
 
 
 def _write(folder: RunFolder, page: str, files: Mapping[str, bytes]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lib.sampling.ddim_sampler import step_mean
 from lib.sampling.grid import Grid
 from pipelines.training.draws import Draw, draw
 from pipelines.training.example_store import Examples
@@ -178,7 +178,5 @@ class UnrolledBatches:
         """To the node below."""
         grid = self._plan.grid
         node = grid.timesteps.index(int(batch.t_B[0])) + 1
-        alpha, alpha_to = grid.alphas[node], grid.alphas[node - 1]
-        p_BLYX = (batch.x_BLYX - sqrt(1 - alpha) * edited_BLYX) / sqrt(alpha)
         back_BLYX = plain_BLYX if self._asymmetric else edited_BLYX
-        self._next_BLYX = sqrt(alpha_to) * p_BLYX + sqrt(1 - alpha_to) * back_BLYX
+        self._next_BLYX = step_mean(batch.x_BLYX, edited_BLYX, back_BLYX, grid, node)

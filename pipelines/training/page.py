@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.directions.library_rows import RECORD as LIBRARY_RECORD
 from lib.editors.editor_record import RECONSTRUCTION, EditorRecord
@@ -20,8 +19,8 @@ from lib.plots.losses import loss_curve
 from lib.plots.style import SCHEMES
 from lib.region_names import WHOLE
 from pipelines.config_text import config_yaml
+from pipelines.html_page import rendered, write_page
 from pipelines.library_sheets import FRAME
-from pipelines.number_texts import FILTERS
 from pipelines.training.claim import read_training
 from pipelines.training.curves import TOTAL, Curves, first_and_last, read_curves
 from pipelines.training.objective_config import kind_names
@@ -69,7 +68,8 @@ def write_training_page(root: str) -> str:
     steps = len(next(iter(curves.values()), ()))
     now = read_progress(root) or Progress("not begun")
     where = storage.redact(root)
-    page = _rendered(
+    page = rendered(
+        "training.html.j2",
         name="/".join(part for part in where.split("/")[-2:] if part),
         root=where,
         training=training,
@@ -86,15 +86,7 @@ def write_training_page(root: str) -> str:
         left_s=_left_s(now, config["training"]["batch_size"]),
         frame="rgb({} {} {})".format(*FRAME),
     )
-    folder = storage.join(root, "report")
-    for name, data in plots.items():
-        storage.replace(storage.join(folder, name), data)
-    for name in storage.list_names(storage.join(folder, "plots")):
-        if f"plots/{name}" not in plots:
-            storage.delete(storage.join(folder, "plots", name))
-    index = storage.join(folder, "index.html")
-    storage.replace(index, page.encode())
-    return index
+    return write_page(root, page, plots)
 
 
 def term_rows(curves: Curves, objective: Sequence[Plain]) -> list[TermRow]:
@@ -144,15 +136,3 @@ def _left_s(progress: Progress, batch_size: int) -> float | None:
     if not progress.examples_per_s:
         return None
     return (progress.steps - progress.step) * batch_size / progress.examples_per_s
-
-
-def _rendered(**values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipelines"),
-        autoescape=True,  # labels and texts come from other people's configs
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment.get_template("training.html.j2").render(values)

@@ -6,6 +6,7 @@ Shape suffixes: T terms.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from pipelines.training.batches import (
 )
 from pipelines.training.checkpoint import EMPTY, History, last_checkpoint, save_checkpoint
 from pipelines.training.config import TrainConfig
+from pipelines.training.curves import TOTAL
 from pipelines.training.editor_building import Built, build_editor
 from pipelines.training.editor_config import RectifierEditor, StepShiftsEditor
 from pipelines.training.engine import TrainingEngine, load_training_engine
@@ -126,9 +128,10 @@ def _optimise(
         first, history = found.step, found.history
     shared = world.shared(loss, device)
     batches = _batches(config, engine, built, examples, world)
+    seed = str(config.training.seed)
     rows, names, since = list(history.rows), history.names, time.monotonic()
     for step in range(first, config.training.steps):
-        torch.manual_seed(sample_seed(str(config.training.seed), "dropout", step + world.rank))
+        torch.manual_seed(sample_seed(seed, f"dropout of worker {world.rank}", step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         batch = batches.batch(step)
@@ -138,10 +141,10 @@ def _optimise(
         _clip(built.editor, config.training.clip_norm)
         optimizer.step()
         batches.carry(batch, losses.plain_BLYX, losses.edited_BLYX)
-        names = ("total", *losses.terms)
+        names = (TOTAL, *losses.terms)
         mean_T = world.mean(torch.stack([losses.total.detach(), *losses.terms.values()]))
         rows.append(tuple(mean_T.tolist()))
-        if not all(map(_finite, rows[-1])):
+        if not all(map(math.isfinite, rows[-1])):
             raise DivergedError(
                 f"the loss is {rows[-1][0]} at step {step + 1}; expected a lower"
                 " editor.learning_rate, or training.precision: float32"
@@ -218,7 +221,3 @@ def chosen_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
 def _clip(editor: nn.Module, norm: float) -> None:
     trained: Sequence[nn.Parameter] = [p for p in editor.parameters() if p.grad is not None]
     nn.utils.clip_grad_norm_(trained, norm)
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

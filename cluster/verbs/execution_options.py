@@ -1,0 +1,11 @@
+"""Options of the command line that stand for values of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def overrides(changes: Sequence[str] | None, **execution: object) -> list[str]:
+    """`--set` texts, then execution.NAME=VALUE for every option that was given."""
+    given = {key: value for key, value in execution.items() if value is not None}
+    return [*(changes or ()), *(f"execution.{key}={value}" for key, value in given.items())]
