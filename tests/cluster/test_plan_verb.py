@@ -149,7 +149,10 @@ def test_a_probe_that_is_stopped_leaves_nothing_behind(
     time.sleep(1.0)  # into the loading of torch, or beyond
     assert os.listdir(temporary)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     # By the signal where it fell into an `exec` of an import: Python remembers that at its exit.
     assert process.returncode in (1, -signal.SIGINT), err
     assert "stopped; nothing is left of the probe" in err

@@ -75,9 +75,10 @@ def test_every_operation_outlives_a_refusal_a_cut_connection_and_silence(
         kinds += [Fault.CUT_BODY, Fault.STALL_BODY]
     for fault in kinds if layer == "ours" else [Fault.CUT_AFTER]:
         s3.plan = spoil(name, fault)
+        start = len(s3.seen)
         assert work(url) == expected, fault
         assert s3.seen[-1][0].operation == name
-        assert s3.seen[-2][1] is fault
+        assert [each for _, each in s3.seen[start:] if each is not None] == [fault]
 
 
 def test_two_writers_in_the_same_moment_are_let_in_one_after_the_other(
@@ -260,6 +261,9 @@ def test_each_part_is_tried_again_by_itself(
     once: str, s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(range_reads, "PART_BYTES", 100_000)
+    # Long enough that no answer which is only slow, on a busy machine, counts as silence.
+    settings = {"read_timeout": 4.0, "retries": {"total_max_attempts": 1}}
+    monkeypatch.setitem(fsspec.config.conf["s3"], "config_kwargs", settings)
     url = storage.join(once, "a")
     data = random.Random(1).randbytes(950_000)
     storage.create(url, data)
