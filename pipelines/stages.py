@@ -133,7 +133,6 @@ def build_inverter(
         observe=observe,
         sampler=build_sampler(config),
         batch_size=config.invert.batch_size,
-        rectify=load_rectification(config, engine),
     )
 
 

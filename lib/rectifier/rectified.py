@@ -19,6 +19,7 @@ from lib.denoiser import Captured, Point, Shifting, Timestep
 from lib.models.unet_denoiser import UNetDenoiser
 from lib.rectifier.hypernetwork import Rectifier
 from lib.rectifier.modulation import Factors, modulated_convolutions, modulation
+from lib.sampling.ddim import predicted_x0
 
 _IN, _OUT = "rectifier.in.", "rectifier.out."
 """How a point names the factors of its examples."""
@@ -43,9 +44,8 @@ def rectified_noise(
     """
     with torch.no_grad():
         point = denoiser.encode(x_BLYX, t_B)
-        alpha_B111 = denoiser.alpha(t_B)
-        p_BLYX = (x_BLYX - (1 - alpha_B111).sqrt() * point.eps_BLYX) / alpha_B111.sqrt()
-    factors = rectifier(x0_BLYX, p_BLYX.clamp(-2, 2), t_B)
+        p_BLYX = predicted_x0(x_BLYX, point.eps_BLYX, denoiser.alpha(t_B))
+    factors = rectifier(x0_BLYX, p_BLYX, t_B)
     with modulation(modulated_convolutions(denoiser.network), factors):
         eps_BLYX, h_BCYX = denoiser.again(point)
     return RectifiedNoises(point.eps_BLYX, eps_BLYX, h_BCYX, point, factors)

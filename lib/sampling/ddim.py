@@ -18,19 +18,27 @@ Predictor = Callable[[Tensor, int], Tensor]
 """eps(x_BLYX, t)."""
 
 
-def predicted_x0(x_BLYX: Tensor, eps_BLYX: Tensor, alpha: float) -> Tensor:
+Alpha = float | Tensor
+"""alpha_bar of a whole batch, or of each example (B, 1, 1, 1)."""
+
+
+def predicted_x0(x_BLYX: Tensor, eps_BLYX: Tensor, alpha: Alpha) -> Tensor:
     """P_t = (x_t - sqrt(1 - alpha) eps) / sqrt(alpha), the posterior mean (DDIM eq. 9)."""
-    return (x_BLYX - sqrt(1 - alpha) * eps_BLYX) / sqrt(alpha)
+    return (x_BLYX - _root(1 - alpha) * eps_BLYX) / _root(alpha)
 
 
-def transfer(x_BLYX: Tensor, eps_BLYX: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
+def transfer(x_BLYX: Tensor, eps_BLYX: Tensor, alpha_from: Alpha, alpha_to: Alpha) -> Tensor:
     """One deterministic step between two noise levels, in either direction (DDIM eq. 12).
 
     x' = sqrt(alpha_to) P(x, eps) + sqrt(1 - alpha_to) eps. With one and the same eps the step back
     undoes it.
     """
     x0_BLYX = predicted_x0(x_BLYX, eps_BLYX, alpha_from)
-    return sqrt(alpha_to) * x0_BLYX + sqrt(1 - alpha_to) * eps_BLYX
+    return _root(alpha_to) * x0_BLYX + _root(1 - alpha_to) * eps_BLYX
+
+
+def _root(value: Alpha) -> Alpha:
+    return value.sqrt() if isinstance(value, Tensor) else sqrt(value)
 
 
 def inversion(

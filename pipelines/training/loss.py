@@ -16,6 +16,7 @@ from lib.denoiser import Denoiser
 from lib.editors.edited_noise import EditedNoise
 from lib.objectives.prediction import Prediction
 from lib.objectives.weighted_sum import WeightedSum
+from lib.sampling.ddim import predicted_x0
 from pipelines.training.batches import Batch
 
 NOISE, FROZEN_NOISE, RELATIVE = "noise", "noise_frozen", "relative"
@@ -90,9 +91,8 @@ class TrainingLoss(nn.Module):
 
     def _prediction(self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor) -> Prediction:
         """P_t of both (DDIM eq. 9), as images."""
-        root_B111, rest_B111 = batch.alpha_B111.sqrt(), (1 - batch.alpha_B111).sqrt()
-        plain_P_BLYX = (batch.x_BLYX - rest_B111 * plain_BLYX) / root_B111
-        edited_P_BLYX = (batch.x_BLYX - rest_B111 * edited_BLYX) / root_B111
+        plain_P_BLYX = predicted_x0(batch.x_BLYX, plain_BLYX, batch.alpha_B111)
+        edited_P_BLYX = predicted_x0(batch.x_BLYX, edited_BLYX, batch.alpha_B111)
         with torch.no_grad():
             plain_BCHW = self._denoiser.image(plain_P_BLYX)
         return Prediction(
