@@ -7,6 +7,7 @@ Shape suffixes: N examples, S nodes, C, H, W of the image; L, Y, X of the latent
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -148,7 +149,17 @@ def opened(folder: Path) -> Examples | None:
 def locked(folder: Path) -> FileLock:
     """Held by whoever prepares the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{folder}.lock")
+    return FileLock(_lock(folder))
+
+
+def cleared(folder: Path) -> None:
+    """Nothing is left of the folder; nobody prepares it any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock(folder).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _unit(pixels_NCHW: np.ndarray, index_B: Sequence[int]) -> Tensor:

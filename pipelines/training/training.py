@@ -7,7 +7,6 @@ Shape suffixes: T terms.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from pipelines.training.curves import TOTAL
 from pipelines.training.editor_building import Built, build_editor
 from pipelines.training.editor_config import RectifierEditor, StepShiftsEditor
 from pipelines.training.engine import TrainingEngine, load_training_engine
-from pipelines.training.example_store import Examples
+from pipelines.training.example_store import Examples, cleared
 from pipelines.training.examples import prepared_examples
 from pipelines.training.loss import TrainingLoss
 from pipelines.training.objective_building import build_objective
@@ -99,7 +98,7 @@ def train(
         world.wait()
     finally:
         if world.place == 0:
-            shutil.rmtree(order.cache, ignore_errors=True)
+            cleared(order.cache)
 
 
 def _optimise(

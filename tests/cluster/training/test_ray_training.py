@@ -43,17 +43,23 @@ def delta(config: Path) -> torch.Tensor:
     return read_editor(str(file))[1]["delta_h"]
 
 
-def test_two_workers_take_the_steps_of_one_with_batches_twice_as_large(written: Written) -> None:
+def test_two_workers_take_the_steps_of_one_with_batches_twice_as_large(
+    written: Written, tmp_path: Path
+) -> None:
     # batch_size is that of all workers together. Adam's first steps count signs alone, so that the
     # rounding of small gradients is magnified there.
     schedule = {"steps": 5, "batch_size": 8, "optimizer": "sgd"}
     editor = {"kind": "delta_h", "name": "bright", "window": [900, 0], "learning_rate": 3.0}
-    one, two = (written(name, training=schedule, editor=editor) for name in ("one", "two"))
+    scratch = tmp_path / "scratch"
+    sections = {"training": schedule, "editor": editor, "execution": {"cache": str(scratch)}}
+    one, two = (written(name, **sections) for name in ("one", "two"))
+    scratch.mkdir()
     assert run("train", str(one)) == 0
     assert run("train", str(two), "--engine", "ray", "--workers", "2") == 0
     a, b = delta(one), delta(two)
     assert float(a.abs().max()) > 1e-3
     assert float((a - b).abs().max() / a.abs().max()) < 1e-5
+    assert not list(scratch.iterdir())
 
 
 def test_a_lost_worker_is_replaced_and_leaves_no_trace(written: Written) -> None:
