@@ -61,18 +61,18 @@ def network(bench: Bench) -> UNetDenoiser:
 
 @torch.no_grad()
 def fidelity(bench: Bench, faces: Sequence[Sample], rectifier: Rectifier | None) -> Fidelity:
-    """Of plain DDIM inversion to the last timestep, and back with the rectifier."""
+    """Of plain DDIM inversion to the last timestep and back, both with the rectifier."""
     last, regressor = bench.grid.num_steps, load()
     nodes = [bench.grid.nearest_node(t) for t in GAP_TIMESTEPS]
     rows: dict[str, list[float]] = {name: [] for name in COLUMNS}
     for sample in faces:
         denoiser: Denoiser = bench.denoiser
+        if rectifier is not None:
+            denoiser = RectifiedDenoiser(network(bench), rectifier, sample.image_CHW)
         steps = inversion(
             denoiser.predict, bench.grid, sample.image_CHW[None], last=last, refinements=0
         )
         *_, (_, top_BLYX) = steps
-        if rectifier is not None:
-            denoiser = RectifiedDenoiser(network(bench), rectifier, sample.image_CHW)
         x_BLYX = decoding(denoiser.predict, bench.grid, top_BLYX, first=last)
         image_BCHW = x_BLYX.clamp(-1, 1)
         off_BCHW = image_BCHW - sample.image_CHW
@@ -109,7 +109,7 @@ def main(
     print(describe())
     print(
         f"{faces} held-out faces (seed {HELD_OUT_SEED}): plain DDIM inversion to the last timestep"
-        " and back, that without and with the rectifier; L2 is the mean square,\ngap |z - eps|^2 at"
+        " and back, both without and with the rectifier; L2 is the mean square,\ngap |z - eps|^2 at"
         f" t = {', '.join(map(str, GAP_TIMESTEPS))} (nearest of the grid), factors the mean"
         " |error| of the 16 factors; change [95 % bootstrap, paired by face]"
     )

@@ -74,8 +74,8 @@ class Model(Section):
     """
     rectifier: str | None = None
     """A rectifier trained to reconstruct (`deltah train`): the folder of its training or its file.
-    Every image is decoded, edited and renoised with kernels modulated for it (Hou et al.); it is
-    inverted by the frozen network.
+    Every image is inverted, decoded, edited and renoised with kernels modulated for it (Hou et
+    al.).
     """
 
 

@@ -80,7 +80,7 @@ def counted_plan(config: RunConfig, shards: int, images: int) -> Plan:
         edits=edits,
         sampled_from=choices,
         directions=work.found,
-        inversion=_inversion(config, timesteps),
+        inversion=rectifier_evaluations * _inversion(config, timesteps),
         reading=automatic_evaluations(config),
         decoding=passes * rectifier_evaluations * round(calls * nodes[0] + each * edits)
         + search_evaluations(config, timesteps, work),

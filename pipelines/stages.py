@@ -133,6 +133,7 @@ def build_inverter(
         observe=observe,
         sampler=build_sampler(config),
         batch_size=config.invert.batch_size,
+        rectify=load_rectification(config, engine),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.denoiser import Denoiser
+from lib.editors.editor_record import EVALUATIONS, RECTIFIER
 from lib.records import Failure, Inverted, Sample
 from lib.sampling.grid import Grid
 from lib.sampling.sampler import Sampler, noise_seed
@@ -32,6 +33,7 @@ class Inverter:
         observe: frozenset[int] = frozenset(),
         sampler: Sampler,
         batch_size: int,
+        rectify: Callable[[Sample], Denoiser] | None = None,
     ) -> None:
         self._denoiser = denoiser
         self._grid = grid
@@ -42,28 +44,35 @@ class Inverter:
         """Timesteps at which h is kept of the last evaluation that inversion makes there anyway."""
         self._sampler = sampler
         self._batch_size = batch_size
+        self._rectify = rectify
+        """The network of one image, in the place of the frozen one."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations an image; with guidance two a prediction."""
         top = max(self._last, *self._keep, 0)
-        return self._denoiser.passes * self._sampler.inversion_evaluations(top)
+        rectified = 1 if self._rectify is None else EVALUATIONS[RECTIFIER]
+        return rectified * self._denoiser.passes * self._sampler.inversion_evaluations(top)
 
     def __call__(
         self, items: Iterable[Sample], reject: Callable[[Failure], None]
     ) -> Iterator[Inverted]:
         """Samples whose latent is not finite are rejected as `not_finite`."""
+        if self._rectify is not None:
+            for sample in items:
+                yield from self._invert([sample], reject, self._rectify(sample))
+            return
         for _, batch in groupby(items, key=lambda s: s.index // self._batch_size):
-            yield from self._invert(list(batch), reject)
+            yield from self._invert(list(batch), reject, self._denoiser)
 
     @torch.no_grad()
     def _invert(
-        self, samples: list[Sample], reject: Callable[[Failure], None]
+        self, samples: list[Sample], reject: Callable[[Failure], None], denoiser: Denoiser
     ) -> Iterator[Inverted]:
         x0_BLYX = self._denoiser.latent(torch.stack([s.image_CHW for s in samples]))
         h_BCYX: dict[int, Tensor] = {}
         found = self._sampler.invert(
-            partial(self._predict, h_BCYX),
+            partial(self._predict, denoiser, h_BCYX),
             self._grid,
             x0_BLYX,
             last=self._last,
@@ -87,9 +96,11 @@ class Inverter:
                     )
                 )
 
-    def _predict(self, h_BCYX: dict[int, Tensor], x_BLYX: Tensor, t: int) -> Tensor:
+    def _predict(
+        self, denoiser: Denoiser, h_BCYX: dict[int, Tensor], x_BLYX: Tensor, t: int
+    ) -> Tensor:
         if t not in self._observe:
-            return self._denoiser.predict(x_BLYX, t)
-        point = self._denoiser.encode(x_BLYX, t)
+            return denoiser.predict(x_BLYX, t)
+        point = denoiser.encode(x_BLYX, t)
         h_BCYX[t] = point.h_BCYX.float().cpu()
         return point.eps_BLYX

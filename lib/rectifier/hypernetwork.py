@@ -104,10 +104,8 @@ class Rectifier(nn.Module):
         )
 
     def forward(self, x0_BLYX: Tensor, p_BLYX: Tensor, t_B: Tensor) -> dict[str, Factors]:
-        """The factors of every convolution, by its name. `p_BLYX` is P_t of the frozen network; how
-        far it lies from the image says how much noise is in x_t, so it is squeezed and not clamped.
-        """
-        embedding_BE = self.encoder(torch.cat([x0_BLYX, p_BLYX.asinh()], dim=1))
+        """The factors of every convolution, by its name. `p_BLYX` is P_t of the frozen network."""
+        embedding_BE = self.encoder(torch.cat([x0_BLYX, p_BLYX], dim=1))
         sinusoids_BF = timestep_sinusoids(t_B, _SINUSOIDS).to(embedding_BE)
         found = (branch(embedding_BE, sinusoids_BF) for branch in self.branches)
         return dict(zip(self.names, found, strict=True))

@@ -45,7 +45,7 @@ def rectified_noise(
     with torch.no_grad():
         point = denoiser.encode(x_BLYX, t_B)
         p_BLYX = predicted_x0(x_BLYX, point.eps_BLYX, denoiser.alpha(t_B))
-    factors = rectifier(x0_BLYX, p_BLYX, t_B)
+    factors = rectifier(x0_BLYX, p_BLYX.clamp(-2, 2), t_B)
     with modulation(modulated_convolutions(denoiser.network), factors):
         eps_BLYX, h_BCYX = denoiser.again(point)
     return RectifiedNoises(point.eps_BLYX, eps_BLYX, h_BCYX, point, factors)

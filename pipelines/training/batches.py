@@ -33,7 +33,7 @@ class Batch:
     image_BCHW: Tensor
     target_BCHW: Tensor | None
     noise_BLYX: Tensor | None
-    """What was added to x_0, or lies between x_0 and x_t; None where no loss asks for it."""
+    """What was added to x_0; None where x_t was inverted."""
 
     def __len__(self) -> int:
         return len(self.x_BLYX)
@@ -77,14 +77,6 @@ class Plan:
             noise_BLYX=None if noise is None else noise.to(self.device),
         )
 
-    def noised(self, drawn: Draw, timesteps: Sequence[int]) -> Batch:
-        """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) z."""
-        x0_BLYX = self.examples.latents(drawn.index)
-        noise_BLYX = drawn.noise(x0_BLYX.shape[1:])
-        alpha_B111 = self.alphas_T[list(timesteps)].view(-1, 1, 1, 1)
-        x_BLYX = alpha_B111.sqrt() * x0_BLYX + (1 - alpha_B111).sqrt() * noise_BLYX
-        return self.batch(drawn.index, x_BLYX, timesteps, noise_BLYX)
-
 
 class Batches(Protocol):
     """Where the batches of the steps come from."""
@@ -104,8 +96,8 @@ class Batches(Protocol):
 
 
 class NoisedBatches:
-    """Images with fresh noise (Hou et al. 2023, algorithm 1), at any timestep of the window, or at
-    its grid timesteps alone.
+    """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) z, z fresh (Hou et al. 2023, algorithm 1), at
+    any timestep of the window, or at its grid timesteps alone.
     """
 
     cycle = 1
@@ -117,8 +109,13 @@ class NoisedBatches:
 
     def batch(self, step: int) -> Batch:
         """See `Batches`."""
-        drawn = self._plan.draw(step)
-        return self._plan.noised(drawn, [self._timestep(share) for share in drawn.share])
+        plan, drawn = self._plan, self._plan.draw(step)
+        t = [self._timestep(share) for share in drawn.share]
+        x0_BLYX = plan.examples.latents(drawn.index)
+        noise_BLYX = drawn.noise(x0_BLYX.shape[1:])
+        alpha_B111 = plan.alphas_T[torch.tensor(t)].view(-1, 1, 1, 1)
+        x_BLYX = alpha_B111.sqrt() * x0_BLYX + (1 - alpha_B111).sqrt() * noise_BLYX
+        return plan.batch(drawn.index, x_BLYX, t, noise_BLYX)
 
     def carry(self, batch: Batch, plain_BLYX: Tensor, edited_BLYX: Tensor) -> None:
         """Nothing is carried."""

@@ -129,7 +129,6 @@ class TrainConfig(Section):
                 f"training.batch_size: expected a multiple of the {workers} workers, which share"
                 f" every batch, got {training.batch_size}"
             )
-        self._refuse_halves()
         noised = training.style == "random" and training.x_t == "noised"
         if training.latents is not None and noised:
             raise ValueError("training.latents: expected x_t: inverted with it")
@@ -143,13 +142,3 @@ class TrainConfig(Section):
                 "model.guidance_scale: editors are trained without guidance; expected 1"
             )
         return self
-
-    def _refuse_halves(self) -> None:
-        if not isinstance(self.editor, RectifierEditor) or self.objective:
-            return
-        size, workers = self.training.batch_size, self.execution.workers
-        if self.editor.inversions and size % (2 * workers):
-            raise ValueError(
-                "training.batch_size: expected a multiple of twice the workers, because"
-                f" editor.inversions take half of every batch, got {size}"
-            )

@@ -79,11 +79,6 @@ class RectifierEditor(AnyEditor):
     """Without an objective. noise: the squared error of the predicted noise (Hou et al.); relative:
     each example's over the frozen network's own, so that all timesteps count alike.
     """
-    inversions: tuple[PositiveInt, ...] = (10, 20, 50)
-    """Without an objective: the rectifier is trained at the timesteps of DDIM inversions of so many
-    steps, half of every batch with images on their way back from them, in which the noise is
-    another than in noised images. Empty: noised images alone, in the window (Hou et al.).
-    """
     start: str | None = None
     """The folder or file of a rectifier to go on from, such as one trained to reconstruct."""
 

@@ -27,8 +27,6 @@ class TrainingEngine:
     checkpoint: Checkpoint
     denoiser: Denoiser
     grid: Grid
-    spacing: str
-    """Of the grid."""
     nodes: tuple[int, ...]
     """Of the window, descending."""
     model: str
@@ -40,10 +38,6 @@ class TrainingEngine:
     def timesteps(self) -> tuple[int, ...]:
         """Of the nodes."""
         return tuple(self.grid.timestep(node) for node in self.nodes)
-
-    def grid_of(self, num_steps: int) -> Grid:
-        """Another grid of the same model, spaced alike."""
-        return make_grid(self.checkpoint.scheduler_config, num_steps, self.spacing)
 
     def h_norms(self) -> Mapping[int, float]:
         """Mean norm of h by timestep; runs the network."""
@@ -67,7 +61,6 @@ def load_training_engine(config: TrainConfig, device: torch.device | None = None
         checkpoint,
         denoiser,
         grid,
-        config.grid.spacing,
         nodes,
         weights_sha256(checkpoint),
         torch.tensor(alphas, dtype=torch.float32),

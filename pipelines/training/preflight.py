@@ -50,11 +50,6 @@ def trained_timesteps(config: TrainConfig) -> tuple[int, ...]:
 
 def training_evaluations(config: TrainConfig) -> int:
     """Network evaluations of all steps together, a pass of the decoder half counted as one: the
-    frozen network's and the edited one's of every example, and the inversions from which half of a
-    rectifier's examples come back.
+    frozen network's and the edited one's of every example.
     """
-    schedule, editor = config.training, config.editor
-    inversion = 0
-    if config.reconstructs and isinstance(editor, RectifierEditor) and editor.inversions:
-        inversion = schedule.batch_size // 2 * (1 + schedule.refinements)
-    return schedule.steps * (2 * schedule.batch_size + inversion)
+    return 2 * config.training.steps * config.training.batch_size

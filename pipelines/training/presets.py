@@ -79,7 +79,7 @@ def train_rectifier() -> TrainConfig:
     return TrainConfig(
         input=Input(shards=(_FACES,)),
         editor=RectifierEditor(kind="rectifier", name="faithful", learning_rate=2e-3),
-        training=Schedule(steps=1500, batch_size=12, refinements=0, weight_decay=1e-5),
+        training=Schedule(steps=360, batch_size=8, weight_decay=1e-5),
         output=TrainOutput(folder="demo-output/train-rectifier"),
     )
 

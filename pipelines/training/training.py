@@ -38,7 +38,6 @@ from pipelines.training.loss import TrainingLoss
 from pipelines.training.objective_building import build_objective
 from pipelines.training.optimisation import learning_rate, make_optimizer
 from pipelines.training.progress import Progress
-from pipelines.training.reconstruction_batches import ReconstructionBatches
 from pipelines.training.result import Result, write_result
 from pipelines.training.world import World
 
@@ -206,15 +205,8 @@ def _batches(
         return UnrolledBatches(plan, asymmetric=built.asymmetric)
     if config.training.x_t == "inverted":
         return InvertedBatches(plan)
-    editor = config.editor
-    if isinstance(editor, RectifierEditor) and config.reconstructs and editor.inversions:
-        return ReconstructionBatches(
-            plan,
-            engine.denoiser,
-            [engine.grid_of(count) for count in editor.inversions],
-            refinements=config.training.refinements,
-        )
-    return NoisedBatches(plan, editor.window, on_grid=isinstance(editor, StepShiftsEditor))
+    on_grid = isinstance(config.editor, StepShiftsEditor)
+    return NoisedBatches(plan, config.editor.window, on_grid=on_grid)
 
 
 def chosen_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
