@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cluster.verbs.evaluation import evaluate
-from cluster.verbs.execution_options import overrides
+from cluster.verbs.execution_options import Address, GpusPerWorker, Workers, overrides
 from cluster.verbs.jobs import app as job
 from cluster.verbs.library import app as library
 from cluster.verbs.planning import plan
@@ -82,14 +82,9 @@ app.command()(plan)
 def run(
     config: _Config,
     engine: Annotated[Engine | None, typer.Option(help="Overrides execution.engine.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="HOST:PORT of a Ray head. Default: RAY_ADDRESS, else a Ray of its own."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Overrides execution.workers.")] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
-    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
     workers_per_gpu: Annotated[
         int | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.verbs.execution_options import overrides
+from cluster.verbs.execution_options import Address, GpusPerWorker, Workers, overrides
 
 
 def train(
@@ -14,14 +14,9 @@ def train(
     engine: Annotated[
         Literal["local", "ray"] | None, typer.Option(help="Overrides execution.engine.")
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="HOST:PORT of a Ray head. Default: RAY_ADDRESS, else a Ray of its own."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Overrides execution.workers.")] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(help="Overrides execution.gpus_per_worker.")
-    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a value, such as training.steps=1000. Repeatable."),
